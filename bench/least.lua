@@ -14,9 +14,9 @@
 -- GUARANTEES
 --   As many calls of Redis as decide makes for such rows: what remains between the two is what deciding costs.
 local call, pack, unpack = redis.call, struct.pack, struct.unpack
--- The state reads as three limits that count nothing: pods look at states, too.
+-- The state reads as three limits that count nothing: pods look at states, too. A state that is there gets its charges.
 local RECORD, ANSWER, PIN = string.rep('r', 270), string.rep('a', 94), string.rep('p', 17)
-local STATE = '\1\3' .. string.rep('\0', 396)
+local STATE, CHARGES = '\1\3' .. string.rep('\0', 396), string.rep('\0', 280)
 
 return function(keys, argv)
   call('TIME')
@@ -26,8 +26,7 @@ return function(keys, argv)
     call('GET', keys[k_idem])
     if not states[k_state] then
       call('GET', keys[k_head])
-      call('GET', keys[k_state])
-      states[k_state] = true
+      states[k_state] = call('GET', keys[k_state]) and 'there' or 'new'
     end
     local pinned = call('GET', keys[k_pin])
     call('XADD', keys[k_audit], 'MAXLEN', '~', '100000', '*', 'r', RECORD)
@@ -35,6 +34,12 @@ return function(keys, argv)
     call('SET', keys[k_idem], ANSWER, 'PX', '86400000')
     replies[i + 2] = pack('>I4B', nonce, 0)
   end
-  for state in pairs(states) do call('SET', keys[state], STATE, 'PX', '3600000') end
+  for state, was in pairs(states) do
+    if was == 'new' then
+      call('SET', keys[state], STATE, 'PX', '3600000')
+    else
+      call('SETRANGE', keys[state], '22', CHARGES)
+    end
+  end
   return replies
 end

@@ -120,6 +120,23 @@ def greeted(port: int, send: bytes, expect: bytes, timeout_s: float = 1) -> bool
         return expect in s.recv(4096)
 
 
+def server_binary() -> Path:
+    """The server of every measurement: the one that `BENCH_REDIS` names, else the embedded Valkey.
+
+    :raises BenchFailed: there is no such program.
+    """
+    named = os.environ.get("BENCH_REDIS")
+    if named and shutil.which(named) is None:
+        raise BenchFailed(f"BENCH_REDIS={named}: there is no such program")
+    return Path(named or get_binary_path())
+
+
+def server_version(binary: Path) -> str:
+    """What a server says of its version and its allocator."""
+    said = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True)
+    return said.stdout.strip()
+
+
 def start_valkey(
     folder: Path,
     cpus: str,
@@ -131,7 +148,7 @@ def start_valkey(
     timeout_s: float = 20,
 ) -> tuple[Process, int]:
     """Valkey and its port. `appendfsync` None: no persistence at all; the AOF is never rewritten meanwhile. `binary`:
-    another server that takes the same options, for the embedded one. `under`: the command that runs the server.
+    another server that takes the same options, than `server_binary`. `under`: the command that runs the server.
     `options` are added to its command."""
     port = free_port()
     data = folder / f"valkey-{port}"
@@ -139,7 +156,7 @@ def start_valkey(
     aof = ["--appendonly", "no"] if appendfsync is None else ["--appendonly", "yes", "--appendfsync", appendfsync]
     command = [
         *under,
-        *(str(binary or get_binary_path()), "--port", str(port), "--bind", HOST, "--dir", str(data), "--save", ""),
+        *(str(binary or server_binary()), "--port", str(port), "--bind", HOST, "--dir", str(data), "--save", ""),
         *("--maxmemory-policy", "noeviction", "--auto-aof-rewrite-percentage", "0", *aof, *options),
     ]
     process = Process(f"valkey-{appendfsync or 'off'}", command, cpus, folder)

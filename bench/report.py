@@ -2,6 +2,7 @@
 
 import os
 import platform
+import sysconfig
 from collections.abc import Sequence
 
 from msgspec import Struct
@@ -9,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.bars import Bar, best_run, cpu_us, rate, ratio, select, typical
-from bench.processes import Placement
+from bench.processes import Placement, server_binary, server_version
 from bench.rounds import Effort, Record
 from bench.store.audit import QueryCost
 from bench.store.capacity import Figure
@@ -24,6 +25,7 @@ class Conditions(Struct, frozen=True):
     pod_cpu: str
     rest_cpus: str
     python: str
+    server: str
     generator: str
     effort: Effort
 
@@ -33,7 +35,8 @@ class Conditions(Struct, frozen=True):
         shared = "Valkey, NATS and the load generator share"
         return (
             f"{self.cpus} CPUs; the pod (and what it is compared with) runs on CPU {self.pod_cpu}; "
-            f"{shared} CPU {self.rest_cpus}. Python {self.python}. Load: {self.generator}. "
+            f"{shared} CPU {self.rest_cpus}. Python {self.python}. Redis: {self.server}. "
+            f"Load: {self.generator}. "
             f"{self.effort.rounds} round(s); figures are medians over them."
         )
 
@@ -55,7 +58,16 @@ def conditions(placement: Placement, effort: Effort, *, native: bool) -> Conditi
         "C client, 4 connections" if native else "Python client (no C compiler found): it may be the limit above 20k/s"
     )
     cpus = os.cpu_count() or 1
-    return Conditions(cpus, placement.pod, placement.rest, platform.python_version(), generator, effort)
+    optimised = "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
+    return Conditions(
+        cpus=cpus,
+        pod_cpu=placement.pod,
+        rest_cpus=placement.rest,
+        python=f"{platform.python_version()}, {'with' if optimised else 'without'} profile-guided optimisation",
+        server=server_version(server_binary()),
+        generator=generator,
+        effort=effort,
+    )
 
 
 def show(run: Run, console: Console) -> None:

@@ -47,7 +47,7 @@ local KEYS
 --- @include state
 --- @include log_limit
 --- @include breaker
---- @include flush
+--- @include flush_states
 local now, now_us
 --- @locals decide_batch
 --- @include decide/call

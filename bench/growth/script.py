@@ -12,7 +12,7 @@ from pathlib import Path
 from redis import Redis
 
 from bench.count.script import TIMEOUT_S, still_clock
-from bench.growth.shapes import BASE, SHAPES, Shape
+from bench.growth.shapes import Shape, counted
 from bench.processes import HOST, start_valkey
 from bench.rows import Calls, planned_from
 from router.domain.policy.document import parse
@@ -22,16 +22,6 @@ from router.store.decisions import decide_script
 ROWS, CALLS = 16, 12
 AUDIT_EACH = 1_000
 """Entries of a long audit log here: callgrind makes a server fifty times slower."""
-
-
-def counted() -> dict[str, Shape]:
-    """The shapes whose instructions are counted, by name."""
-    return {label(shape): shape for shape in (BASE, *SHAPES) if shape is BASE or shape.counted}
-
-
-def label(shape: Shape) -> str:
-    """The name of a shape's count."""
-    return f"{shape.group} {shape.name}"
 
 
 def main() -> None:

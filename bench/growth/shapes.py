@@ -162,3 +162,13 @@ SHAPES = (
     Shape(group="Cluster", name="2 primaries", primaries=2, grows="in all nodes together: fewer rows a call"),
     Shape(group="Cluster", name="3 primaries", primaries=3, grows="in all nodes together: fewer rows a call"),
 )
+
+
+def counted() -> dict[str, Shape]:
+    """The shapes whose instructions are counted, by label: the base, and those that change a row."""
+    return {label(shape): shape for shape in (BASE, *SHAPES) if shape is BASE or shape.counted}
+
+
+def label(shape: Shape) -> str:
+    """The name of a shape's count."""
+    return f"{shape.group} {shape.name}"

@@ -1,4 +1,4 @@
--- Writes back every changed state of the call, also when rows failed. TTL: the longest window or timeout in the state.
+-- Writes a state as a whole. TTL: the longest window or timeout in the state.
 
 -- Drops the limits that have ended or count nothing; returns the number of those left and when the last of them ends.
 local function limits_left(st, now)
@@ -34,18 +34,5 @@ local function flush_state(st, now)
     redis.call('SET', st.key, packed, 'PX', math.min(ceil(last - now), LONGEST_MS))
   else
     redis.call('DEL', st.key)
-  end
-end
-
--- Writes each state by itself: one that cannot be written must not cost the other owners their counts.
-local function flush_states(now)
-  for _, st in pairs(states) do
-    if st.dirty then
-      local ok, fault = pcall(flush_state, st, now)
-      if not ok then
-        fault = type(fault) == 'table' and fault.err or tostring(fault)
-        redis.log(redis.LOG_WARNING, 'router: a state was not written: ' .. fault)
-      end
-    end
   end
 end

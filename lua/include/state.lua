@@ -12,6 +12,9 @@
 --
 -- Most of what a row costs is the creation of tables and strings. So one call unpacks all limits of a state into one
 -- array, `v`, six values each, and one call packs them back. A limit is its offset in that array.
+--
+-- What a call changed in a state says how include/flush_states.lua writes it: `charged`: sums and current buckets;
+-- `dirty`: anything else; `rolled`: nothing that counts yet, but the string has other buckets or fewer limits than `v`.
 local spread = unpack
 local pack, unpack = struct.pack, struct.unpack
 local floor, ceil = math.floor, math.ceil
@@ -62,7 +65,8 @@ local function state_at(k)
 end
 
 -- Rolls the limit at offset `o` forward to `bucket`.
-local function sliding_roll(v, o, bucket)
+local function sliding_roll(st, o, bucket)
+  local v = st.v
   local from = v[o + INDEX]
   if bucket - from >= BUCKETS then
     v[o + RING], v[o + SUM] = EMPTY_RING, 0
@@ -78,7 +82,7 @@ local function sliding_roll(v, o, bucket)
     v[o + RING] = pack(BUCKET_RING, spread(ring, 1, BUCKETS))
     v[o + SUM] = sum
   end
-  v[o + INDEX], v[o + CURRENT] = bucket, 0
+  v[o + INDEX], v[o + CURRENT], st.rolled = bucket, 0, true
 end
 
 --- @include moved
@@ -114,7 +118,7 @@ local function sliding_at(st, id, window, now, guess)
     if v[o + WINDOW] ~= window then error('window of a limit') end
     if bucket ~= v[o + INDEX] then
       if bucket > v[o + INDEX] then
-        sliding_roll(v, o, bucket)
+        sliding_roll(st, o, bucket)
       elseif bucket + 1 < v[o + INDEX] then
         state_back(st, now)
       end
@@ -124,7 +128,7 @@ local function sliding_at(st, id, window, now, guess)
   if n >= MAX_LIMITS then error('more than 255 limits of one owner') end
   o = n * STRIDE + 1
   v[o], v[o + WINDOW], v[o + INDEX], v[o + SUM], v[o + CURRENT], v[o + RING] = id, window, bucket, 0, 0, EMPTY_RING
-  st.n = n + 1
+  st.n, st.rolled = n + 1, true
   return o
 end
 
@@ -147,5 +151,5 @@ local function sliding_charge(st, o, units)
   local v = st.v
   v[o + SUM] = v[o + SUM] + units
   v[o + CURRENT] = v[o + CURRENT] + units
-  st.dirty = true
+  st.charged = true
 end

@@ -113,7 +113,9 @@ class Store:
         self.missing = await missing_rights(self.nodes, self._server)
         if self.missing.refusal is not None:
             raise StoreForbidden(self.missing.refusal)
-        self.lanes.use(self._script if self.missing.functions_work else self._script.without_functions())
+        functions = self.missing.functions_work
+        self.lanes.use(self._script if functions else self._script.without_functions())
+        self.tasks.use_functions(functions)
         await self.lanes.open()
 
     async def degraded(self) -> dict[Degradable, str]:

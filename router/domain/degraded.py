@@ -52,7 +52,14 @@ class Degradable(StrEnum):
     """Redis functions. Without FCALL or FUNCTION LOAD decisions are the same, and each call costs Redis more. Without
     FUNCTION LIST or DELETE, libraries of versions that are gone stay in Redis.
     """
+    STATE_RANGES = "state_ranges"
+    """SETRANGE: limits are written as whole states. Decisions are the same, and each call costs Redis more."""
 
 
-STORE_PARTS = (Degradable.STORE_FACTS, Degradable.STORE_WALKS, Degradable.FUNCTION_LIBRARY)
+STORE_PARTS = (
+    Degradable.STORE_FACTS,
+    Degradable.STORE_WALKS,
+    Degradable.FUNCTION_LIBRARY,
+    Degradable.STATE_RANGES,
+)
 """The parts that depend on what Redis allows."""

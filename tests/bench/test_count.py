@@ -30,7 +30,7 @@ def test_a_load_that_is_new_is_not_compared() -> None:
 def test_the_committed_counts_name_every_load_and_their_build() -> None:
     """So that a load cannot be dropped from the comparison unseen."""
     build, counts = figures.committed()
-    assert set(counts) == {"pod 128", "pod 16", "pod 1", "script 128", "script 1"}
+    assert set(counts) == {"pod 128", "pod 16", "pod 1", "script 128", "script 1", "settle 32", "settle 1"}
     assert set(build) == set(figures.build())
     assert all(count > 10_000 for count in counts.values())
 

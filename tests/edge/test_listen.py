@@ -27,6 +27,24 @@ def listening(host: str) -> Iterator[socket.socket]:
         opened.close()
 
 
+@pytest.mark.parametrize(
+    ("host", "shown"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        pytest.param("::", "[::]", marks=needs_ipv6),
+        pytest.param("::1", "[::1]", marks=needs_ipv6),
+    ],
+)
+async def test_the_log_has_the_address_as_in_a_url(host: str, shown: str, caplog: pytest.LogCaptureFixture) -> None:
+    """An IPv6 address stands in brackets, so that the port is its own."""
+    caplog.set_level("INFO")
+    server = HttpServer({})
+    port = await server.start(host, 0)
+    await server.stop()
+    (line,) = [r.getMessage() for r in caplog.records if "listening" in r.getMessage()]
+    assert line.startswith(f"listening on {shown}:{port}, ")
+
+
 def reaches(address: str, opened: socket.socket) -> bool:
     """Whether a client gets through."""
     try:

@@ -13,7 +13,7 @@ from tests.servers import LimitedValkey
 
 POD = acl_rules(Party.POD, Server())
 EVERYTHING = "~* &* +@all"
-PARTS = ("store_facts", "store_walks", "function_library")
+PARTS = ("store_facts", "store_walks", "function_library", "state_ranges")
 
 
 def limited(folder: Path, rules: str, *withheld: str, **env: str) -> Fleet:
@@ -27,7 +27,11 @@ def limited(folder: Path, rules: str, *withheld: str, **env: str) -> Fleet:
     [
         (EVERYTHING, ("CONFIG", "CLIENT", "SCRIPT", "WAIT", "CLUSTER", "COMMAND", "ACL"), set()),
         (POD, (), set()),
-        (f"{EVERYTHING} -info", ("CONFIG", "FUNCTION", "SCRIPT", "CLIENT", "MEMORY", "DBSIZE", "SCAN"), set(PARTS)),
+        (
+            f"{EVERYTHING} -info",
+            ("CONFIG", "FUNCTION", "SCRIPT", "CLIENT", "MEMORY", "DBSIZE", "SCAN", "SETRANGE"),
+            set(PARTS),
+        ),
     ],
 )
 async def test_a_pod_serves_without_what_it_does_not_need(

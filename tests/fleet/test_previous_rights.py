@@ -21,7 +21,7 @@ from tests.fleet.harness import PLAIN, Fleet, until
 from tests.servers import NatsProcess, ValkeyProcess
 
 LIMITED = PLAIN | {"limits": [{"id": "two", "scope": "tenant", "resource": "requests", "limit": 2, "window": "60s"}]}
-NEW = {"reply_streams", "bound_queries"}
+NEW = {"reply_streams", "bound_queries", "state_ranges"}
 """The parts that need rights which the version before did not need. Each stands under "New rights" in CHANGELOG.md."""
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, cast
 
 from msgspec import msgpack
 from redis import Redis, RedisCluster
-from redis.exceptions import ResponseError
+from redis.exceptions import OutOfMemoryError, ResponseError
 
 from router.domain.audit.records import AuditEntry, TaskFeatures
 from router.domain.decide.outcome import Outcome, Unavailable
@@ -280,7 +280,11 @@ class Store:
         except ResponseError as fault:
             if not script.missing(fault):
                 raise
-            self.load(script)
+            try:
+                self.load(script)
+            except OutOfMemoryError:
+                # As a pod does: a full server loads no library, and EVAL needs none.
+                command = ("EVAL", script.without_functions().source, *command[2:])
             return self.client.execute_command(*command)  # type: ignore[no-untyped-call]
 
     def set_clock(self, key: bytes) -> None:

@@ -22,7 +22,7 @@ from router.store.servers.meta import RedisEpochs
 from router.store.servers.nodes import SingleNode
 from router.store.tasks.records import final_in
 from router.store.tasks.store import RedisTasks, settle_script
-from tests.store.failing import FAILING
+from tests.store.failing import EACH_CALL, FAILING
 from tests.store.harness import FEATURES, MINUTE, TEST_CLOCK, Store, policy, request, undispatched
 from tests.store.tasks import DEADLINE, KEEP, TRIP, Task, correction
 
@@ -147,7 +147,7 @@ async def test_large_rows_go_in_calls_of_their_own(single: Redis, redis_url: str
             b"%d" % n for n in range(40)
         ]
         after: Any = single.info("commandstats")
-        calls = [x["cmdstat_evalsha"]["calls"] for x in (before, after)]
+        calls = [x["cmdstat_fcall"]["calls"] for x in (before, after)]
         assert calls[1] - calls[0] >= 3
     finally:
         await nodes.close()
@@ -373,7 +373,7 @@ def test_a_fault_at_every_call(single: Redis) -> None:
     seen = 0
     for n in range(2, 40):
         store = Store(single)
-        failing = settle_script(replace={"clock": FAILING.replace("FAIL_AT", str(n)) + TEST_CLOCK})
+        failing = settle_script(replace={"clock": FAILING.replace("FAIL_AT", str(n)) + TEST_CLOCK + EACH_CALL})
         healthy, store.settle_script = store.settle_script, failing
         task, fine = Task(store, policy("a", limits=[slots])), Task(store, policy("a"))
         move = task.ended(TaskState.FAILED, leases=(correction(-1, slots),))

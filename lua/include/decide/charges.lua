@@ -94,7 +94,7 @@ local function charge(until_ms)
       -- sliding_charge, inlined: a row makes several charges, and each would cost a call.
       local v = st.v
       v[o + SUM], v[o + CURRENT] = v[o + SUM] + units, v[o + CURRENT] + units
-      st.dirty = true
+      st.charged = true
     end
   end
 end

@@ -90,8 +90,9 @@ class HttpServer:
         address, bound = opened.getsockname()[:2]
         self._server = _Server(config, connections)
         self._serving = asyncio.create_task(self._server.serve([opened]), name="http")
+        shown = f"[{address}]" if ":" in address else address
         log.info(
-            "listening on %s:%d, %d connections", address, bound, maximum, extra=_fields(Event.HTTP_LISTENING, bound)
+            "listening on %s:%d, %d connections", shown, bound, maximum, extra=_fields(Event.HTTP_LISTENING, bound)
         )
         return int(bound)
 

@@ -31,7 +31,8 @@ log = logging.getLogger(__name__)
 _BATCH_HEADER = layouts.DECIDE_BATCH.head
 _JOB_MS = 10_000
 _LIST_LIBRARIES = ("FUNCTION", "LIST", "LIBRARYNAME", f"{LIBRARIES}*")
-MAX_LIBRARIES = 8
+MAX_LIBRARIES = 16
+"""A version has two libraries."""
 _ASKING = b"*1\r\n$6\r\nASKING\r\n"
 NOT_REPLICATED = object()
 

@@ -12,9 +12,10 @@ A script file opens with `#!lua` and a header:
     -- GUARANTEES
     --   free text
 
-`flatten` makes the text that is sent. A script whose first line is `#!lua name=<its name>` is a function library. It
-ends with the function that is called, with keys and arguments. Redis creates the closures of a library once, when it
-loads it, and those of a script in every call, which costs more than the rows of a small call.
+`flatten` makes the text that is sent. A script whose first line has `name=<its name>` is a function library. It ends
+with the function that is called, with keys and arguments. Redis creates the closures of a library once, when it loads
+it, and those of a script in every call, which costs more than the rows of a small call. `flags=` are those of the
+script or of the function.
 """
 
 import re
@@ -29,6 +30,7 @@ from router.store.key_kinds import KEYS
 from router.store.scripts.flatten import ScriptMismatchError, flat
 from router.store.scripts.layouts import LAYOUTS
 
+_FIRST_LINE = re.compile(r"#!lua( name=\w+)?(?: flags=([\w,-]+))?")
 _SECTION = re.compile(r"^-- (KEYS|ARGV|RETURNS|GUARANTEES)$")
 _LAYOUTS = re.compile(r"layout (\w+)|layouts (\w+(?:, \w+)*)")
 _ENTRY = re.compile(r"^--   (\S+)\s+(.*)$")
@@ -51,6 +53,7 @@ class Script(Struct, frozen=True):
     keys: dict[str, str]
     argv: tuple[str, ...]
     returns: dict[int, str]
+    flags: bytes
     body: bytes
     call: tuple[bytes, bytes]
     load: tuple[str | bytes, ...] = ()
@@ -75,7 +78,8 @@ class Script(Struct, frozen=True):
         """The same script for servers that do not allow functions. Redis creates its closures in every call."""
         if not self.library:
             return self
-        source = b"#!lua\nlocal function make() %b\nend\nreturn make()(KEYS, ARGV)\n" % self.body
+        flags = b" flags=%b" % self.flags if self.flags else b""
+        source = b"#!lua%b\nlocal function make() %b\nend\nreturn make()(KEYS, ARGV)\n" % (flags, self.body)
         return structs.replace(self, source=source, call=(b"EVALSHA", _sha(source)), load=())
 
 
@@ -121,6 +125,8 @@ def load(
     if problems:
         raise ScriptMismatchError(f"lua/{name}.lua: " + "; ".join(problems))
     source, sha = text.encode(), _sha(text.encode())
+    first = _FIRST_LINE.match(text)
+    library, flags = first.groups() if first else (None, None)
     script = Script(
         name=name,
         source=source,
@@ -128,10 +134,11 @@ def load(
         keys=found_keys,
         argv=found_argv,
         returns=found_returns,
+        flags=(flags or "").encode(),
         body=text.split("\n", 1)[1].encode(),
         call=(b"EVALSHA", sha),
     )
-    return _as_library(script) if text.startswith("#!lua name=") else script
+    return _as_library(script) if library else script
 
 
 def _pattern(kind: str) -> str:
@@ -147,9 +154,9 @@ def _as_library(script: Script) -> Script:
     # A library may not use the API while it is loaded, so it creates its function at the first call.
     source = (
         b"#!lua name=%b\nlocal made local function make() %b\nend\n"
-        b"redis.register_function('%b', function(keys, args)\n"
-        b"made = made or make() return made(keys, args) end)\n"
-    ) % (known_as, script.body, known_as)
+        b"redis.register_function{function_name='%b', flags={%b}, callback=function(keys, args)\n"
+        b"made = made or make() return made(keys, args) end}\n"
+    ) % (known_as, script.body, known_as, b",".join(b"'%b'" % flag for flag in script.flags.split(b",") if flag))
     load_by = ("FUNCTION", "LOAD", "REPLACE", source)
     return structs.replace(script, source=source, call=(b"FCALL", known_as), load=load_by)
 

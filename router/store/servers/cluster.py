@@ -5,6 +5,7 @@
 COMMAND is not used: the keys of our few commands are known here, and some providers block it.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -15,12 +16,14 @@ from redis.exceptions import RedisClusterException, ResponseError
 
 from router.errors import StoreError, StoreUnavailable
 from router.store.servers.endpoints import CLUSTER_SLOTS, node_connection
+from router.store.servers.link import Command
 from router.store.servers.nodes import Address, Client
 from router.store.servers.options import ANYBODY, Access, cluster_options, connection_factory
 from router.store.servers.refusals import USE_SINGLE, refused
 
 # Commands whose key is not the first argument.
 _SECOND_KEY = frozenset({"MEMORY", "XINFO"})
+_COUNTED_KEYS = frozenset({"FCALL"})
 _ALL_KEYS = frozenset({"UNLINK", "EXISTS"})
 
 
@@ -35,6 +38,8 @@ class KeyPositions:
         name = str(command[0]).upper()
         if name in _ALL_KEYS:
             return command[1:]
+        if name in _COUNTED_KEYS:
+            return command[3 : 3 + int(command[2])]
         return command[2:3] if name in _SECOND_KEY else command[1:2]
 
 
@@ -78,6 +83,10 @@ class Cluster(Client):
     def _pipeline(self) -> Any:
         # The Cluster client has no `transaction` argument; it splits by node itself.
         return self._client.pipeline()
+
+    async def _loaded(self, command: Command) -> list[Any]:
+        calls = (self._shielded(node.execute_command(*command)) for node in self._client.get_primaries())
+        return await asyncio.gather(*calls, return_exceptions=True)
 
     async def each(self, *command: bytes | str | int) -> list[Any]:
         try:

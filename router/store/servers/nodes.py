@@ -6,6 +6,7 @@ shielded: a caller that is cancelled leaves no reply on the wire for the next ca
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
@@ -14,7 +15,6 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import (
     AuthenticationError,
     ClusterDownError,
-    NoScriptError,
     ReadOnlyError,
     RedisClusterException,
     RedisError,
@@ -29,6 +29,8 @@ from router.store.scripts.load import Script
 from router.store.servers.link import Command
 from router.store.servers.options import ANYBODY, Access, connection_factory, connection_pool
 from router.store.servers.refusals import USE_CLUSTER, met_a_cluster, refused, unavailable
+
+log = logging.getLogger(__name__)
 
 Address = tuple[str, int] | None
 _RETIRE_S = 10.0
@@ -81,6 +83,9 @@ class Nodes(Protocol):
 
         :raises StoreError: it failed.
         """
+
+    async def load(self, script: Script) -> None:
+        """Load a function library on every primary that answers; of another script there is nothing to load."""
 
     async def each(self, *command: bytes | str | int) -> list[Any]:
         """Run one command on every primary.
@@ -181,14 +186,31 @@ class Client:
         return self._client.pipeline(transaction=False)
 
     async def run(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes | str | int | float]) -> Any:
+        verb, name = script.call
         try:
             try:
-                return await self._shielded(self._client.evalsha(script.sha.decode(), len(keys), *keys, *args))
-            except NoScriptError:
-                # Nothing was executed. EVAL also loads the script.
-                return await self._shielded(self._client.eval(script.source.decode(), len(keys), *keys, *args))
+                return await self._shielded(self._client.execute_command(verb.decode(), name, len(keys), *keys, *args))
+            except ResponseError as fault:
+                if not script.missing(fault):
+                    raise
+            # Nothing was executed. EVAL needs nothing that is loaded, wherever a redirection leads; it loads a script.
+            await self.load(script)
+            source = script.without_functions().source
+            return await self._shielded(self._client.execute_command("EVAL", source, len(keys), *keys, *args))
         except ResponseError as fault:
             raise self._refused(script.name, fault) from fault
+
+    async def load(self, script: Script) -> None:
+        if not script.library:
+            return
+        for reply in await self._loaded(script.load):
+            if isinstance(reply, Exception):
+                log.error("Redis did not load a script: %s", reply)
+
+    async def _loaded(self, command: Command) -> list[Any]:
+        """What every primary replied to a command without a key, or why it did not."""
+        call = self._shielded(self._client.execute_command(*command))
+        return list(await asyncio.gather(call, return_exceptions=True))
 
     async def scan(self, pattern: str, step: int, maximum: int) -> list[bytes]:
         keys: list[bytes] = []

@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from redis.exceptions import AskError, MovedError, NoScriptError, ReadOnlyError, ResponseError, TryAgainError
+from redis.exceptions import AskError, MovedError, ReadOnlyError, ResponseError, TryAgainError
 
 from router.errors import NotReplicated, StoreUnavailable
 from router.store.keys import MARKER_MS, marker_beside, tag_of
@@ -102,11 +102,13 @@ class Replicas:
         """
         if not self._required:
             return await self._nodes.run(script, keys, args)
-        by_sha: Command = (*_eval("EVALSHA", script.sha, keys), *args)
-        reply = await self._routed(script.name, by_sha, keys[0])
-        if isinstance(reply, NoScriptError):
-            # Nothing was executed. EVAL also loads the script.
-            reply = await self._routed(script.name, (*_eval("EVAL", script.source, keys), *args), keys[0])
+        call: Command = (*script.call, len(keys), *keys, *args)
+        reply = await self._routed(script.name, call, keys[0])
+        if script.missing(reply):
+            # Nothing was executed. EVAL needs nothing that is loaded, wherever a redirection leads; it loads a script.
+            await self._nodes.load(script)
+            call = ("EVAL", script.without_functions().source, len(keys), *keys, *args)
+            reply = await self._routed(script.name, call, keys[0])
         if isinstance(reply, ResponseError):
             raise refused(script.name, reply) from reply
         return reply
@@ -191,7 +193,3 @@ class Replicas:
         nodes, self._at = self._at, {}
         for node in nodes.values():
             await node.close()
-
-
-def _eval(verb: str, script: bytes, keys: Sequence[bytes]) -> Command:
-    return (verb, script, len(keys), *keys)

@@ -21,6 +21,7 @@ _PARTS: Mapping[Degradable, str] = {
     Degradable.STORE_FACTS: "info",
     Degradable.STORE_WALKS: "scan dbsize memory|usage getrange",
     Degradable.FUNCTION_LIBRARY: "fcall function|load function|list function|delete",
+    Degradable.STATE_RANGES: "setrange",
 }
 _READS = "ping time evalsha eval get exists hget hkeys hgetall hexists hlen lrange xlen xrange xrevrange zrange"
 _LEVERS = "set del unlink pexpire pttl xadd xtrim"

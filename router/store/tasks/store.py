@@ -117,7 +117,8 @@ class RedisTasks:
         self._keys = keys
         self._nodes = nodes
         self._replicas = replicas or Replicas(nodes)
-        self._settle = settle_script()
+        self._settle_library = settle_script()
+        self._settle = self._settle_library
         self._claim = claim_script()
         self._claims = Claims("tasks")
         self._throttle = LogThrottle(time.monotonic)
@@ -128,6 +129,10 @@ class RedisTasks:
         self._ahead_ms = deadline_max_ms + AHEAD_MARGIN_MS
         self._polls = 0
         self._on_moved = on_moved
+
+    def use_functions(self, allowed: bool) -> None:
+        """Settle by a function library, or by a script where the server does not allow functions."""
+        self._settle = self._settle_library if allowed else self._settle_library.without_functions()
 
     async def records(self, task_ids: Sequence[bytes]) -> list[TaskRecord | Unreadable | None]:
         """See `ports.tasks.TaskStore.records`."""

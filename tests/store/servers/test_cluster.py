@@ -13,7 +13,8 @@ from router.domain.decide.outcome import Admitted, LimitHit, Replay, Unavailable
 from router.domain.policy.limits import limit
 from router.domain.policy.vocabulary import Resource, Scope
 from router.domain.tasks.result import BreakerVerdict
-from router.domain.tasks.task import BreakerTurn, Moved
+from router.domain.tasks.task import Action, BreakerTurn, Moved
+from router.domain.tasks.task import Move as TaskMove
 from router.errors import StoreError, StoreUnavailable
 from router.store.decide.calls import LaneSettings
 from router.store.keys import Keys
@@ -21,10 +22,10 @@ from router.store.policies import RedisPolicies
 from router.store.servers.cluster import Cluster
 from router.store.servers.nodes import SingleNode
 from router.store.servers.replicas import Replicas
-from router.store.tasks.store import RedisTasks
+from router.store.tasks.store import RedisTasks, settle_script
 from tests.clusters import Move, follow, wait
 from tests.servers import ValkeyCluster, ValkeyNode, free_port
-from tests.store.harness import MINUTE, Ask, policy, request, undispatched
+from tests.store.harness import FEATURES, MINUTE, Ask, policy, request, undispatched
 from tests.store.pods import Pod
 
 PATIENT = LaneSettings(deadline_ms=5_000, retry_ms=20)
@@ -106,6 +107,17 @@ async def test_a_forgotten_script_on_one_node(pod: Pod, valkey_cluster: ValkeyCl
     valkey_cluster.nodes[1].ask("FUNCTION", "FLUSH")
     again = [Ask(request(f"tenant{i}", "s"), TEN) for i in range(30)]
     assert {type(o) for o in await pod.decide(*again)} == {Admitted}
+
+
+async def test_a_forgotten_library_of_the_general_client(nodes: Cluster, valkey_cluster: ValkeyCluster) -> None:
+    """Settle finds the node of each key, and nodes that lost its library get it again."""
+    tasks = RedisTasks(Keys(f"t{token_hex(5)}"), nodes, shared_calls=False)
+    notes = [TaskMove(f"tenant{i}", bytes(16), Action.RESULT_LATE, FEATURES, note=True) for i in range(12)]
+    for lost in ((0, 1, 2), (1,), ()):
+        for n in lost:
+            valkey_cluster.nodes[n].ask("FUNCTION", "FLUSH")
+        assert await tasks.move(notes) == [Moved(BreakerTurn.UNCHANGED)] * len(notes)
+    assert all(settle_script().call[1].decode() in n.ask("FUNCTION", "LIST") for n in valkey_cluster.nodes)
 
 
 async def test_the_general_client_reads_and_writes_everywhere(pod: Pod, nodes: Cluster) -> None:

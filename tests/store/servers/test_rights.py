@@ -115,6 +115,7 @@ def test_the_rules_name_both_kinds_of_keys() -> None:
 
 POD = acl_rules(Party.POD, Server(schema="t1"))
 WALKS, LIBRARY, FACTS = Degradable.STORE_WALKS, Degradable.FUNCTION_LIBRARY, Degradable.STORE_FACTS
+RANGES = Degradable.STATE_RANGES
 
 
 @pytest.mark.parametrize(
@@ -126,6 +127,8 @@ WALKS, LIBRARY, FACTS = Degradable.STORE_WALKS, Degradable.FUNCTION_LIBRARY, Deg
         (f"{POD} -info", (), Missing(parts={FACTS: ("info",)})),
         (POD, ("MEMORY", "DBSIZE"), Missing(parts={WALKS: ("dbsize", "memory|usage")})),
         (f"{POD} -scan -getrange", (), Missing(parts={WALKS: ("getrange", "scan")})),
+        (f"{POD} -setrange", (), Missing(parts={RANGES: ("setrange",)})),
+        (POD, ("SETRANGE", "MEMORY"), Missing(parts={RANGES: ("setrange",), WALKS: ("memory|usage",)})),
         (f"{POD} -xinfo", (), Missing(("xinfo|stream",))),
         (
             POD,
