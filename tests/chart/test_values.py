@@ -27,6 +27,7 @@ TYPOS: dict[str, Values] = {
 KEYS: Values = {"enabled": True, "existingSecret": "keys"}
 
 GUARDS: dict[str, Values] = {
+    "set audit.identitySecret": {"settings": {"ROUTER_AUDIT_IDENTITY": "hashed"}},
     "set api.existingSecret": {"api": {"enabled": True}},
     "drop it, or set api.auth to keys": {"api": {"enabled": True, "auth": "open", "existingSecret": "keys"}},
     "api.hosts has an effect only": {"api": {**KEYS, "hosts": ["a"]}},

@@ -38,7 +38,7 @@ def listening(host: str) -> Iterator[socket.socket]:
 async def test_the_log_has_the_address_as_in_a_url(host: str, shown: str, caplog: pytest.LogCaptureFixture) -> None:
     """An IPv6 address stands in brackets, so that the port is its own."""
     caplog.set_level("INFO")
-    server = HttpServer({})
+    server = HttpServer(site({}))
     port = await server.start(host, 0)
     await server.stop()
     (line,) = [r.getMessage() for r in caplog.records if "listening" in r.getMessage()]

@@ -107,6 +107,9 @@
 {{- fail "api.tls.clientCaKey names a key, but no secret: set api.tls.existingSecret." -}}
 {{- end -}}
 {{- end -}}
+{{- if and (eq (get .Values.settings "ROUTER_AUDIT_IDENTITY") "hashed") (not .Values.audit.identitySecret) -}}
+{{- fail "ROUTER_AUDIT_IDENTITY is hashed and has no key: set audit.identitySecret to a secret that holds it." -}}
+{{- end -}}
 {{- if and .Values.policies.existingConfigMap .Values.policies.documents -}}
 {{- fail "Policies come from one ConfigMap: set policies.documents or policies.existingConfigMap, not both." -}}
 {{- end -}}
