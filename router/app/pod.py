@@ -136,7 +136,7 @@ class Pod:
         """Drain and stop. Accepted work is answered and published, or left to the other pods."""
         platform = self._platform
         platform.draining = True
-        platform.readiness.not_ok("serving", "draining")
+        platform.readiness.not_ok("serving", reason="draining")
         log.info("pod %s drains", self._s.pod_name, extra={"event": Event.POD_DRAINING})
         try:
             async with asyncio.timeout(self._s.drain_timeout_s):

@@ -153,6 +153,6 @@ class Services:
             await service_handle.stop()
 
 
-def _fault_reply(code: str, message: str, *, legacy_codes: bool) -> bytes:
+def _fault_reply(code: str, *, message: str, legacy_codes: bool) -> bytes:
     details: JsonObject = {} if Code(code) is Code.INTERNAL else {"retry_after_ms": _BUSY_MS}
     return encode(Refused(Code(code), message, details), request_id=None, trace_id=None, legacy_codes=legacy_codes)

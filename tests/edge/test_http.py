@@ -114,7 +114,7 @@ async def test_livez_is_ok_while_not_ready(pod: Pod) -> None:
 async def test_readyz_says_why_not(pod: Pod) -> None:
     """503 with every reason, until all conditions hold; then 200, whatever is degraded; 503 again when one breaks."""
     pod.readiness.ok("bus")
-    pod.readiness.not_ok("store", "no answer from Redis")
+    pod.readiness.not_ok("store", reason="no answer from Redis")
     async with pod.connection() as client:
         status, _, body = await client.get("/readyz")
         assert status == 503
@@ -129,7 +129,7 @@ async def test_readyz_says_why_not(pod: Pod) -> None:
         assert status == 200
         assert orjson.loads(body)["degraded"] == ["dispatch"]
         assert orjson.loads(body)["degraded_reasons"] == {"dispatch": "stream ASSIGN is missing"}
-        pod.readiness.not_ok("bus", "draining")
+        pod.readiness.not_ok("bus", reason="draining")
         assert (await client.get("/readyz"))[0] == 503
 
 

@@ -20,7 +20,7 @@ needs_ipv6 = pytest.mark.skipif(not HAS_IPV6, reason="this machine has no IPv6")
 @contextmanager
 def listening(host: str) -> Iterator[socket.socket]:
     """A socket on a free port."""
-    opened = listening_socket(host, 0, 16)
+    opened = listening_socket(host, 0, backlog=16)
     try:
         yield opened
     finally:
@@ -94,7 +94,7 @@ def test_without_ipv6_it_is_ipv4_with_a_log_line(
 def test_an_address_of_others_is_an_error(host: str) -> None:
     """It is not silently another one."""
     with pytest.raises(OSError, match=r".+"):
-        listening_socket(host, 0, 16)
+        listening_socket(host, 0, backlog=16)
 
 
 def test_the_limit_of_open_files_is_raised() -> None:

@@ -86,7 +86,7 @@ class HttpServer:
             ssl_cert_reqs=ssl.CERT_NONE if tls is None or tls.client_ca is None else ssl.CERT_REQUIRED,
         )
         config.load()  # reads the TLS files: before the port is open
-        opened = listening_socket(host, port, _BACKLOG)
+        opened = listening_socket(host, port, backlog=_BACKLOG)
         address, bound = opened.getsockname()[:2]
         self._server = _Server(config, connections)
         self._serving = asyncio.create_task(self._server.serve([opened]), name="http")

@@ -22,11 +22,15 @@ class Room:
             ADMIN_TOKEN, self, count=self.telemetry.admin_wrong_tokens.inc, clock=lambda: self.now
         )
 
-    def occurred(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
+    def occurred(
+        self, condition: Condition, scope: str, *, message: str = "", metadata: JsonObject | None = None
+    ) -> None:
         """Note the alert."""
         self.alerts.append(condition)
 
-    def raise_(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
+    def raise_(
+        self, condition: Condition, scope: str, *, message: str = "", metadata: JsonObject | None = None
+    ) -> None:
         """Not used here."""
         raise AssertionError(condition)
 
