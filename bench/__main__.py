@@ -12,16 +12,16 @@ import msgspec
 from redis import Redis
 from rich.console import Console
 
-from bench import audit, capacity, memory
-from bench.audit import QueryCost
 from bench.bars import Bar, bars
-from bench.capacity import AuditRate
-from bench.memory import KeyCost
+from bench.document.sizing import written
 from bench.processes import HOST, BenchFailed, Placement, start_valkey
 from bench.report import Run, conditions, progress, show, show_bars, show_store
 from bench.rounds import FULL, QUICK, Bench, Effort, Record
-from bench.sizing import written
 from bench.stack import Stack
+from bench.store import audit, capacity, memory
+from bench.store.audit import QueryCost
+from bench.store.capacity import AuditRate
+from bench.store.memory import KeyCost
 
 _STATE_ROWS = 40_000
 

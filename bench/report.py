@@ -9,13 +9,13 @@ from msgspec import Struct
 from rich.console import Console
 from rich.table import Table
 
-from bench.audit import QueryCost
 from bench.bars import Bar, best_run, cpu_us, rate, ratio, select, typical
-from bench.capacity import Figure
-from bench.capacity import table as capacity_table
-from bench.memory import KeyCost
 from bench.processes import Placement, server_binary, server_version
 from bench.rounds import Effort, Record
+from bench.store.audit import QueryCost
+from bench.store.capacity import Figure
+from bench.store.capacity import table as capacity_table
+from bench.store.memory import KeyCost
 
 
 class Conditions(Struct, frozen=True):

@@ -58,15 +58,15 @@ def valgrind() -> tuple[str, dict[str, str]]:
     return binary, env
 
 
-def pod(tree: Path) -> Counts:
-    """Count the pod's instructions in a tree.
+def pod(tree: Path, module: str = "bench.count.pod") -> Counts:
+    """Count the pod's instructions in a tree, in the loads of a module.
 
     :raises CannotCount: see `valgrind`.
     :raises CountFailed: the tree's pod did not run.
     """
     binary, env = valgrind()
     with tempfile.TemporaryDirectory(prefix="router-count-") as folder:
-        command = [binary, *_callgrind(folder), "--instr-atstart=no", sys.executable, "-m", "bench.count.pod"]
+        command = [binary, *_callgrind(folder), "--instr-atstart=no", sys.executable, "-m", module]
         decisions = _said(command, tree, env)
         found = {}
         for dump in Path(folder).glob("out.*"):

@@ -20,7 +20,7 @@ _INFO = (
     b'INFO {"server_id":"FAKE","server_name":"fake","version":"2.12.0","proto":1,"headers":true,'
     b'"max_payload":4194304,"host":"127.0.0.1","port":4222,"client_id":1}\r\n'
 )
-_VERDICTS = b"\1\0\0\0"
+_CHOSEN = b"\1"
 _NOW_S = 1_800_000_000
 # Turns of the event loop in which a pod reads, decodes and queues what has arrived: 64 messages in a turn.
 _TURNS = 4
@@ -31,13 +31,16 @@ class Load(Struct):
     """Requests in chunks of NATS messages, one chunk for each call: the first chunk has one, the others `rows` each.
 
     `ahead`: a chunk arrives while the call before it is in flight, as under load. Otherwise it arrives when the replies
-    to the chunk before it have left. `on_call` gets the number of each call, from 0 on, as the pod sends it.
+    to the chunk before it have left. `on_call` gets the number of each call, from 0 on, as the pod sends it. Rows have
+    so many `candidates`, and find their pins if they have any.
     """
 
     rows: int
     ahead: bool
     chunks: list[bytes]
     on_call: Callable[[int], None]
+    candidates: int = 4
+    pins: bool = True
 
 
 class FakeTransport(asyncio.Transport):
@@ -125,7 +128,9 @@ class FakeNetwork:
         self._load, self._calls, self._sent = load, 0, 0
         self._expected, self._replied = 1 + load.rows * (len(load.chunks) - 1), 0
         # The pod numbers its rows from 1 on.
-        self._replies += [_admitted(nonce + 1) for nonce in range(len(self._replies), self._nonce + self._expected)]
+        self._replies += [
+            _admitted(nonce + 1, load) for nonce in range(len(self._replies), self._nonce + self._expected)
+        ]
         self._done.clear()
         self._send_chunk(load)
         async with asyncio.timeout(_TIMEOUT_S):
@@ -179,9 +184,10 @@ class FakeNetwork:
             self._redis.feed(reply)
 
 
-def _admitted(nonce: int) -> bytes:
-    reason, pin = Reason.STICKY.value, PinState.HELD.value
-    reply = ADMITTED.head.pack(nonce, 0, STAMP, 0, reason, pin, 0, len(_VERDICTS)) + _VERDICTS
+def _admitted(nonce: int, load: Load) -> bytes:
+    reason, pin = (Reason.STICKY, PinState.HELD) if load.pins else (Reason.WEIGHTED, PinState.NONE)
+    verdicts = _CHOSEN + bytes(load.candidates - 1)
+    reply = ADMITTED.head.pack(nonce, 0, STAMP, 0, reason.value, pin.value, 0, len(verdicts)) + verdicts
     return b"$%d\r\n%b\r\n" % (len(reply), reply)
 
 

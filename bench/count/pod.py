@@ -9,7 +9,7 @@ import asyncio
 import gc
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import count, islice
 from typing import Any, cast
 
@@ -24,7 +24,7 @@ from router.bus.client.connection import Bus
 from router.bus.client.options import BusOptions
 from router.bus.requests.decide_endpoint import DecideEndpoint
 from router.domain.gate import ALL_FEATURES
-from router.domain.policy.model import TenantPolicies
+from router.domain.policy.model import StoredPolicy, TenantPolicies
 from router.domain.policy.vocabulary import OnStoreError
 from router.ports.extensions import Extensions
 from router.ports.policies import Cause
@@ -47,7 +47,7 @@ from router.wire import subjects
 
 LOADS = {"pod 128": (128, True, 5), "pod 16": (16, True, 24), "pod 1": (1, False, 200)}
 """Rows a call, whether requests arrive while a call is in flight, and the calls that are counted."""
-_WARM_CALLS = 4
+WARM_CALLS = 4
 _NO_DEADLINE_MS = 600_000
 """Callgrind makes a program fifty times slower."""
 
@@ -55,8 +55,8 @@ _NO_DEADLINE_MS = 600_000
 class StoredPolicies:
     """The workload's policies, for the cache."""
 
-    def __init__(self) -> None:
-        self._stored = stored_policies()
+    def __init__(self, stored: Mapping[str, StoredPolicy]) -> None:
+        self._stored = stored
 
     async def load(self, tenant_id: str) -> TenantPolicies | None:
         """See `ports.policies.Loader`."""
@@ -79,23 +79,23 @@ class CacheEvents:
         """A tenant has no head."""
 
 
-async def connected_pod(network: FakeNetwork) -> None:
-    """A pod that listens to the network's requests."""
+async def connected_pod(network: FakeNetwork, stored: Mapping[str, StoredPolicy]) -> None:
+    """A pod that listens to the network's requests, with these tenants' policies in its cache."""
     asyncio.open_connection = network.open_connection  # type: ignore[assignment]
     telemetry = Telemetry(CollectorRegistry())
     cache = PolicyCache(
-        StoredPolicies(),
+        StoredPolicies(stored),
         CacheEvents(),
         CacheSettings(ttl_s=_NO_DEADLINE_MS),
         clock=asyncio.get_running_loop().time,
     )
-    for tenant_id in stored_policies():
+    for tenant_id in stored:
         await cache.load(tenant_id)
     bus = Bus(BusOptions((f"nats://{HOST}:{NATS_PORT}",), connect_timeout_s=60, ping_interval_s=_NO_DEADLINE_MS))
     await bus.start()
     await bus.wait_connected(60)
     store = await _store(telemetry)
-    outcomes = Outcomes(store, cache, telemetry, OnStoreError.DENY, on_degraded=_ignore)
+    outcomes = Outcomes(store, cache, telemetry, OnStoreError.DENY, on_degraded=ignore)
     decide = Decide(
         store=store,
         policies=cache,
@@ -103,7 +103,7 @@ async def connected_pod(network: FakeNetwork) -> None:
         dispatch=cast(Dispatch, None),  # nothing is pushed
         telemetry=telemetry,
         settings=DecideSettings(wait_s=_NO_DEADLINE_MS / 1000),
-        read=outcomes.read,
+        outcomes=outcomes,
         tracing=Tracing.off(),
         extensions=cast(Extensions, None),  # no policy has any
     )
@@ -112,7 +112,7 @@ async def connected_pod(network: FakeNetwork) -> None:
 
 
 async def _store(telemetry: Telemetry) -> RedisDecisions:
-    hooks = LaneHooks(on_call=lambda script, seconds, rows: _ignore(), on_timeout=_ignore, on_down=_ignore)
+    hooks = LaneHooks(on_call=lambda script, seconds, rows: ignore(), on_timeout=ignore, on_down=ignore)
     settings = LaneSettings(deadline_ms=_NO_DEADLINE_MS, call_budget_ms=_NO_DEADLINE_MS)
     keys, nodes = Keys(SCHEMA, PARTITIONS), SingleNode(f"redis://{HOST}:{REDIS_PORT}/0")
     packer, script = RowPacker(keys, os.urandom), decide_script()
@@ -121,46 +121,61 @@ async def _store(telemetry: Telemetry) -> RedisDecisions:
     return RedisDecisions(keys, nodes, lanes, wait_ms=_NO_DEADLINE_MS)
 
 
-def _ignore(*_: Any) -> None:
+def ignore(*_: Any) -> None:
     """For hooks that the bench does not read."""
 
 
-def _chunks(rows: int, calls: int, first_id: int) -> list[bytes]:
-    """A chunk of one request, then `calls` of `rows`; always the same ones but for their ids."""
-    messages = _messages(rows * calls + 1, first_id)
-    return [next(messages), *(b"".join(islice(messages, rows)) for _ in range(calls))]
+def chunks(rows: int, payloads: Iterable[bytes]) -> list[bytes]:
+    """NATS messages: a chunk of one, then chunks of `rows`."""
+    messages = _messages(payloads)
+    found = [next(messages)]
+    while chunk := b"".join(islice(messages, rows)):
+        found.append(chunk)
+    return found
 
 
-def _messages(count: int, first_id: int) -> Iterator[bytes]:
-    for number, data in enumerate(requests(count, first_id)):
+def _messages(payloads: Iterable[bytes]) -> Iterator[bytes]:
+    for number, data in enumerate(payloads):
         yield b"MSG %b 1 _INBOX.bench.%06d %d\r\n%b\r\n" % (subjects.DECIDE.encode(), number, len(data), data)
 
 
-async def _count() -> dict[str, int]:
-    # A clock of 1 µs a look: timers of a second must not run more often where callgrind takes longer.
+async def count_load(network: FakeNetwork, callgrind: Callgrind, warm: Load, counted: Load, name: str) -> int:
+    """Count a load after its warm-up, under its name; the number of decisions that were counted."""
+    last = len(counted.chunks) - 1
+
+    def switch(number: int) -> None:
+        if number == WARM_CALLS:
+            callgrind.start()
+        elif number == last:
+            callgrind.stop()
+
+    await network.serve(warm)
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)  # as in the pod
+    counted.on_call = switch
+    await network.serve(counted)
+    callgrind.dump(name)
+    return counted.rows * (last - WARM_CALLS)
+
+
+def still_clock() -> None:
+    """A clock of 1 µs a look: timers of a second must not run more often where callgrind takes longer."""
     asyncio.get_running_loop().time = count(1_000.0, 1e-6).__next__  # type: ignore[method-assign]
+
+
+async def _count() -> dict[str, int]:
+    still_clock()
     network, callgrind = FakeNetwork(), Callgrind()
-    await connected_pod(network)
+    await connected_pod(network, stored_policies())
     loads, first_id = {}, 0
     for name, (rows, ahead, calls) in LOADS.items():
-        all_calls = _WARM_CALLS + calls
-        warm = _chunks(rows, all_calls, first_id)
-        counted = _chunks(rows, all_calls, first_id + (1 << 20))
+        many = rows * (WARM_CALLS + calls) + 1
+        warm, counted = (
+            Load(rows, ahead, chunks(rows, requests(many, first_id + n * (1 << 20))), ignore) for n in range(2)
+        )
         first_id += 1 << 21
-
-        def switch(number: int, last: int = all_calls) -> None:
-            if number == _WARM_CALLS:
-                callgrind.start()
-            elif number == last:
-                callgrind.stop()
-
-        await network.serve(Load(rows, ahead, warm, _ignore))
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(20_000, 20, 20)  # as in the pod
-        await network.serve(Load(rows, ahead, counted, switch))
-        callgrind.dump(name)
-        loads[name] = rows * calls
+        loads[name] = await count_load(network, callgrind, warm, counted, name)
     return loads
 
 

@@ -10,11 +10,10 @@ import msgspec
 from msgspec.structs import replace
 from rich.console import Console
 
-from bench import sections
 from bench.count import callgrind
+from bench.document import sections
 from bench.growth import costs, table
-from bench.growth.script import label
-from bench.growth.shapes import BASE, SHAPES
+from bench.growth.shapes import BASE, SHAPES, label
 from bench.processes import BenchFailed
 
 SECTION = "how cost grows"
@@ -53,15 +52,22 @@ def main() -> int:
 
 
 def _counted(found: list[costs.Grown], console: Console) -> list[costs.Grown]:
-    """The rows, with the script's instructions where they differ from the base's."""
+    """The rows, with the instructions of pod and script for the shapes that change a row."""
     try:
-        counts = callgrind.script(callgrind.ROOT, "bench.growth.script")
+        pod = _ratios(callgrind.pod(callgrind.ROOT, "bench.growth.pod"))
+        script = _ratios(callgrind.script(callgrind.ROOT, "bench.growth.script"))
     except (callgrind.CannotCount, callgrind.CountFailed) as why:
-        console.print(f"the script's instructions are not counted: {why}")
+        console.print(f"instructions are not counted: {why}")
         return found
-    base = counts[label(BASE)]
-    ratios = {name: count / base for name, count in counts.items()}
-    return [replace(grown, instructions=ratios.get(label(grown.shape))) for grown in found]
+    names = [label(grown.shape) for grown in found]
+    return [
+        replace(grown, pod_instructions=pod.get(name), script_instructions=script.get(name))
+        for grown, name in zip(found, names, strict=True)
+    ]
+
+
+def _ratios(counts: callgrind.Counts) -> dict[str, float]:
+    return {name: count / counts[label(BASE)] for name, count in counts.items()}
 
 
 def _arguments() -> argparse.Namespace:
@@ -71,7 +77,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=2, help="rounds of each shape (2)")
     parser.add_argument("--seconds", type=float, default=1.0, help="measured of each in a round (1)")
     parser.add_argument("--rate", type=int, default=2_000, help="requests a second that pods share (2,000)")
-    parser.add_argument("--without-count", action="store_true", help="do not count the script's instructions")
+    parser.add_argument("--without-count", action="store_true", help="count no instructions")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
     parser.add_argument("--write", action="store_true", help="write the table into docs/PERFORMANCE.md")
     return parser.parse_args()

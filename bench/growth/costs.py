@@ -1,6 +1,6 @@
 """What a decision of a shape costs beside one of the base, in microseconds of CPU, interleaved within rounds."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
@@ -9,15 +9,9 @@ from msgspec import Struct
 from bench.growth.shapes import BASE, SHAPES, Shape
 from bench.measure import Measurement, measure
 from bench.processes import BenchFailed, Placement
-from bench.stack import SUBJECT, Stack
-from router.store.keys import Keys
+from bench.stack import PATIENT, SUBJECT, Stack
 
-_PATIENT = {"ROUTER_STORE_DEADLINE": "1s"}
-"""A machine that does other work as well must not make a measurement fail; what a decision costs is the same."""
-_AUDIT_SCRIPT = "for _ = 1, ARGV[1] do redis.call('XADD', KEYS[1], '*', 'r', ARGV[2]) end"
-_AUDIT_BYTES = 200
-"""An entry of the bench's workload takes about as much."""
-_AUDIT_CHUNK = 10_000
+_TENANTS_READ_A_S = 4_000
 
 
 class Effort(Struct, frozen=True):
@@ -46,8 +40,9 @@ class Grown(Struct, frozen=True):
     base: Cost | None = None
     cost: Cost | None = None
     ratio: Cost | None = None
-    instructions: float | None = None
-    """Of the script for a row, as a ratio to the base; None: the script does the same."""
+    pod_instructions: float | None = None
+    script_instructions: float | None = None
+    """For a row, as ratios to the base; None: they were not counted, or the shape changes no row."""
     not_run: str = ""
 
 
@@ -75,32 +70,17 @@ def _stack(folder: Path, placement: Placement, shape: Shape) -> Stack:
         tenants=shape.tenants,
         pods=shape.pods,
         primaries=shape.primaries,
-        env=_PATIENT,
+        env=PATIENT,
     )
     try:
         stack.start()
         if shape.audit:
-            _fill_audit(stack, shape)
+            shape.fill_audit(stack.redis)
+            stack.keep()
     except BaseException:
         stack.stop()
         raise
     return stack
-
-
-def _fill_audit(stack: Stack, shape: Shape) -> None:
-    """Long audit logs, one for each tenant, written inside Redis: under the names that a decision of each uses."""
-    fill, record = stack.redis.register_script(_AUDIT_SCRIPT), b"\1" * _AUDIT_BYTES
-    for key in audit_keys(shape):
-        for _ in range(shape.audit // shape.tenants // _AUDIT_CHUNK):
-            fill(keys=[key], args=[_AUDIT_CHUNK, record])
-    stack.keep()
-
-
-def audit_keys(shape: Shape) -> Iterator[bytes]:
-    """The audit logs of all tenants of a shape."""
-    names = Keys()
-    for number in range(shape.tenants):
-        yield names.tenant(f"tenant-{number:05d}").audit
 
 
 def _one(folder: Path, base: Stack, shape: Shape, effort: Effort) -> Grown:
@@ -124,7 +104,8 @@ def _why(fault: Exception) -> str:
 
 
 def _cost(stack: Stack, shape: Shape, effort: Effort) -> Cost:
-    generator, times = stack.generator, (effort.warmup_s, effort.measure_s)
+    # Every tenant's policies are read once.
+    generator, times = stack.generator, (effort.warmup_s + stack.tenants / _TENANTS_READ_A_S, effort.measure_s)
     open_loop = shape.group == "pods"
     load = generator.open if open_loop else generator.closed
     command = load(SUBJECT, effort.rate if open_loop else effort.outstanding, *times)

@@ -12,7 +12,7 @@ from pathlib import Path
 from redis import Redis
 
 from bench.count.script import TIMEOUT_S, still_clock
-from bench.growth.shapes import BASE, SHAPES, Shape
+from bench.growth.shapes import Shape, counted
 from bench.processes import HOST, start_valkey
 from bench.rows import Calls, planned_from
 from router.domain.policy.document import parse
@@ -20,16 +20,8 @@ from router.domain.policy.model import StoredPolicy
 from router.store.decisions import decide_script
 
 ROWS, CALLS = 16, 12
-
-
-def counted() -> dict[str, Shape]:
-    """The shapes whose instructions are counted, by name."""
-    return {label(shape): shape for shape in (BASE, *SHAPES) if shape is BASE or shape.counted}
-
-
-def label(shape: Shape) -> str:
-    """The name of a shape's count."""
-    return f"{shape.group} {shape.name}"
+AUDIT_EACH = 1_000
+"""Entries of a long audit log here: callgrind makes a server fifty times slower."""
 
 
 def main() -> None:
@@ -42,6 +34,7 @@ def main() -> None:
         redis.execute_command(*calls.script.load)  # type: ignore[no-untyped-call]
         ids = count()
         for name, shape in counted().items():
+            shape.fill_audit(redis, AUDIT_EACH)
             for dump in (f"warm {name}", name):
                 _run(redis, calls, shape, ids)
                 redis.echo(dump)

@@ -8,13 +8,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from msgspec import Struct
+from redis import Redis
 
 from bench.workload import NEVER, SESSIONS, USERS, policy
 from router.domain.json import JsonObject
+from router.store.keys import Keys
 
 _SEED = 20_26
 _ID_HOLE = "0" * 16
 _TEMPLATES = 8192
+_AUDIT_SCRIPT = "for _ = 1, ARGV[1] do redis.call('XADD', KEYS[1], '*', 'r', ARGV[2]) end"
+_AUDIT_BYTES = 200
+"""About what an entry of the workload has."""
+_AUDIT_CHUNK = 10_000
 
 
 class Shape(Struct, frozen=True, kw_only=True):
@@ -44,8 +50,16 @@ class Shape(Struct, frozen=True, kw_only=True):
     @property
     def counted(self) -> bool:
         """Whether the script does other work for a row than in the base, so that its instructions are counted."""
-        base = (3, False, 4, True)
-        return (self.limits, self.user_limit, self.candidates, self.pins) != base
+        base = (3, False, 4, True, 0)
+        return (self.limits, self.user_limit, self.candidates, self.pins, self.audit) != base
+
+    def fill_audit(self, redis: Redis, most: int = NEVER) -> None:
+        """Write the tenants' audit logs inside Redis, at most `most` entries each."""
+        fill, record = redis.register_script(_AUDIT_SCRIPT), b"\1" * _AUDIT_BYTES
+        left = min(self.audit // self.tenants, most)
+        for number in range(self.tenants):
+            for at in range(0, left, _AUDIT_CHUNK):
+                fill(keys=[audit_key(number)], args=[min(left - at, _AUDIT_CHUNK), record])
 
     def document(self) -> JsonObject:
         """The policy that every tenant has."""
@@ -110,6 +124,11 @@ class Shape(Struct, frozen=True, kw_only=True):
         return found
 
 
+def audit_key(tenant: int) -> bytes:
+    """The audit log of a tenant, where a decision writes its entry."""
+    return Keys().tenant(_tenant(tenant)).audit
+
+
 def _tenant(number: int) -> str:
     return f"tenant-{number:05d}"
 
@@ -143,3 +162,13 @@ SHAPES = (
     Shape(group="Cluster", name="2 primaries", primaries=2, grows="in all nodes together: fewer rows a call"),
     Shape(group="Cluster", name="3 primaries", primaries=3, grows="in all nodes together: fewer rows a call"),
 )
+
+
+def counted() -> dict[str, Shape]:
+    """The shapes whose instructions are counted, by label: the base, and those that change a row."""
+    return {label(shape): shape for shape in (BASE, *SHAPES) if shape is BASE or shape.counted}
+
+
+def label(shape: Shape) -> str:
+    """The name of a shape's count."""
+    return f"{shape.group} {shape.name}"

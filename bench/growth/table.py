@@ -1,10 +1,12 @@
 """The growth of costs as one Markdown table."""
 
+from math import isfinite
+
 from bench.growth.costs import Effort, Grown
 
 _HEAD = (
-    "| what | shape | pod CPU | Redis CPU | script instructions a row | NATS CPU | rows a call | what to expect |\n"
-    "|---|---|---|---|---|---|---|---|"
+    "| what | shape | pod CPU | pod instructions | Redis CPU | script instructions | NATS CPU | rows a call "
+    "| what to expect |\n|---|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -36,10 +38,15 @@ def conditions(effort: Effort) -> str:
 def _line(grown: Grown) -> str:
     shape, ratio = grown.shape, grown.ratio
     if ratio is None:
-        return f"| {shape.group} | {shape.name} | not run: {grown.not_run} | | | | | {shape.grows} |"
+        return f"| {shape.group} | {shape.name} | not run: {grown.not_run} | | | | | | {shape.grows} |"
     cost = grown.cost
     assert cost is not None
-    counted = "as base" if grown.instructions is None else f"{grown.instructions:.2f}"
     rows = f"{cost.rows_per_call:.0f}" if cost.rows_per_call else "–"
-    cells = [f"{ratio.pod_us:.2f}", f"{ratio.redis_us:.2f}", counted, f"{ratio.nats_us:.2f}", rows]
+    cells = [_said(ratio.pod_us), _said(grown.pod_instructions)]
+    cells += [_said(ratio.redis_us), _said(grown.script_instructions), _said(ratio.nats_us), rows]
     return f"| {shape.group} | {shape.name} | {' | '.join(cells)} | {shape.grows} |"
+
+
+def _said(ratio: float | None) -> str:
+    """A ratio; none where nothing was counted, or the base took less than a clock tick."""
+    return "–" if ratio is None or not isfinite(ratio) else f"{ratio:.2f}"

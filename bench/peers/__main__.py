@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
-from bench import sections
+from bench.document import sections
 from bench.peers import speed
 from bench.peers.install import NotInstalled, Peers, install
 from bench.peers.right import compare

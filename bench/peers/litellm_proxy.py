@@ -20,7 +20,6 @@ from bench.processes import HOST, Process, free_port, greeted
 PATH = "/v1/chat/completions"
 START_S = 240
 _ANSWER_S = 20
-"""The first answer of a proxy takes longer than the later ones."""
 TOKENS = 20
 """What a mocked answer has; the price is set so that a request costs `USD`."""
 USD = 0.02
@@ -86,8 +85,14 @@ def start(
 
 
 def wait(process: Process, port: int) -> None:
-    """Until it answers."""
+    """Until it answers, and its first call, which takes much longer than the later ones, is over."""
     process.wait_for(lambda: greeted(port, _HEALTHY, b" 200 ", _ANSWER_S), START_S)
+    process.wait_for(lambda: greeted(port, _post(request("the first one")), b" 200 ", START_S), START_S)
+
+
+def _post(body: bytes) -> bytes:
+    fields = "Host: bench\r\nConnection: close\r\nContent-Type: application/json\r\nAuthorization: Bearer sk-open\r\n"
+    return f"POST {PATH} HTTP/1.1\r\n{fields}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 def request(text: str) -> bytes:

@@ -12,7 +12,7 @@ from bench.measure import Measurement, measure
 from bench.peers import litellm_proxy
 from bench.peers.install import NotInstalled, Peers, version
 from bench.processes import HOST, BenchFailed, Placement, Process, start_valkey
-from bench.stack import SUBJECT, Stack
+from bench.stack import PATIENT, SUBJECT, Stack
 
 OUTSTANDING, MAIN = 64, 256
 _NEVER = 1_000_000_000
@@ -86,7 +86,7 @@ class Speed:
 
     def run(self) -> list[Row]:
         """All rounds."""
-        stack = Stack(self._folder, self._placement, None)
+        stack = Stack(self._folder, self._placement, None, env=PATIENT)
         beside: list[Process] = []
         try:
             stack.start()

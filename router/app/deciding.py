@@ -54,7 +54,7 @@ class DecideParts:
             dispatch=tasks.dispatcher,
             telemetry=t,
             settings=settings,
-            read=outcomes.read,
+            outcomes=outcomes,
             tracing=platform.tracing,
             snapshot=policies.figures.snapshot,
             first_read=policies.figures.first_reads.get,

@@ -177,16 +177,9 @@ class RedisDecisions(RedisAnswers):
         tenant = self._keys.tenant(request.tenant_id)
         lane, group = self._lanes.of(tenant.partition)
         decision = self._lanes.packer.decision_id(tenant, plan)
-        waiting = WaitingRow(
-            request=request,
-            plan=plan,
-            keys=tenant,
-            job=job,
-            done=done,
-            decision=decision,
-            expires=(self._now() if since is None else since) * 1000 + self._wait_ms,
-            group=group,
-        )
+        expires = (self._now() if since is None else since) * 1000 + self._wait_ms
+        # Positional, as everywhere on the hot path: by name it takes five times as long.
+        waiting = WaitingRow(request, plan, tenant, job, done, decision, expires, group)
         lane.submit(waiting)
         if since is not None:
             lane.bound(waiting)

@@ -158,6 +158,11 @@ class Decisions(Collector):
         """Return the tenant's own label or `other`, for use by other metrics."""
         return tenant_id if tenant_id in self._active else OTHER
 
+    def decided(self, reason: Reason, tenant_id: str, seconds: float) -> None:
+        """Count a new decision and the time it took."""
+        self._active.get(tenant_id, self._other).decided[reason] += 1
+        self._latency.observe(seconds)
+
     def count(self, answer: Answer, tenant_id: str, seconds: float) -> None:
         """Count one answer and the time it took."""
         counts = self._active.get(tenant_id, self._other)

@@ -12,15 +12,15 @@ import pytest
 from nats.aio.msg import Msg
 from redis import Redis
 
-from bench import memory
 from bench.bars import bars, best_run
 from bench.generator import Generator
 from bench.measure import LoadReport, Measurement, measure
-from bench.memory import KeyCost
 from bench.processes import BenchFailed, server_binary, server_version, start_valkey
 from bench.pyclient import read_templates
 from bench.rounds import Record
 from bench.rows import Calls, least_script
+from bench.store import memory
+from bench.store.memory import KeyCost
 from bench.workload import policy, request, requests, write_templates
 from router.domain.decide.request import DecideRequest
 from router.domain.policy.document import parse

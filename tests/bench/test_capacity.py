@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from bench.capacity import AuditRate, audit_rate, figures, policy_bytes
-from bench.memory import KeyCost
+from bench.store.capacity import AuditRate, audit_rate, figures, policy_bytes
+from bench.store.memory import KeyCost
 from tests.servers import ValkeyProcess
 
 pytestmark = pytest.mark.usefixtures("servers")

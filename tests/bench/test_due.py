@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from bench.due import measure
+from bench.store.due import measure
 from router.usecases.tasks.sweep import MAXIMUM
 
 

@@ -8,9 +8,9 @@ import pytest
 from redis import Redis
 
 from bench.cluster import start_cluster
-from bench.growth.costs import Cost, Grown, audit_keys, typical
-from bench.growth.script import counted
-from bench.growth.shapes import BASE, SHAPES, Shape
+from bench.growth import pod
+from bench.growth.costs import Cost, Grown, typical
+from bench.growth.shapes import BASE, SHAPES, Shape, audit_key, counted
 from bench.growth.table import table
 from bench.processes import HOST
 from bench.pyclient import read_templates
@@ -78,24 +78,31 @@ def test_an_audit_log_is_where_decisions_write_theirs() -> None:
     stored = {"tenant-00000": StoredPolicy("default", 1, "0" * 16, parse(BASE.document()).policy)}
     one = Shape(group="t", name="one", tenants=1)
     batch = Calls().batch(planned_from(one.requests(1, iter(["r"])), stored))
-    assert set(audit_keys(one)) <= set(batch.index)
+    assert audit_key(0) in batch.index
 
 
 def test_only_shapes_with_other_rows_are_counted() -> None:
-    """Tenants, pods or an old log change no row; limits, candidates and pins do."""
+    """Tenants and pods change no row; limits, candidates, pins and a long log might."""
     assert set(counted()) == {f"{s.group} {s.name}" for s in (BASE, *SHAPES) if s.group in _COUNTED}
 
 
-_COUNTED = ("base", "limits", "candidates", "users", "pins")
+_COUNTED = ("base", "limits", "candidates", "users", "pins", "audit")
 
 
 def test_the_table_has_ratios_and_says_what_was_not_run() -> None:
     """One line a shape."""
     cost = typical([Cost(40.0, 20.0, 5.0, 30.0), Cost(60.0, 22.0, 5.0, 32.0), Cost(50.0, 21.0, 5.0, 31.0)])
     assert cost == Cost(50.0, 21.0, 5.0, 31.0)
-    ran = Grown(SHAPES[4], base=cost, cost=cost, ratio=Cost(1.5, 1.25, 1.0, 1.0), instructions=1.4)
+    ran = Grown(
+        SHAPES[4],
+        base=cost,
+        cost=cost,
+        ratio=Cost(1.5, 1.25, float("nan"), 1.0),
+        pod_instructions=1.3,
+        script_instructions=1.4,
+    )
     lines = table([ran, Grown(SHAPES[5], not_run="no CPU")]).splitlines()
-    assert "| 1.50 | 1.25 | 1.40 | 1.00 | 31 |" in lines[2]
+    assert "| 1.50 | 1.30 | 1.25 | 1.40 | – | 31 |" in lines[2]
     assert "not run: no CPU" in lines[3]
     assert len({line.count("|") for line in lines}) == 1
 
@@ -110,3 +117,14 @@ def test_a_cluster_agrees_on_its_slots(servers: None, tmp_path: Path) -> None:
         for process, _ in nodes:
             process.stop()
     assert sum(last - first + 1 for first, last, *_ in ranges) == 16_384
+
+
+@pytest.mark.parametrize("shape", counted().values(), ids=lambda s: f"{s.group} {s.name}")
+def test_one_pod_can_serve_every_shape(shape: Shape) -> None:
+    """Each shape's requests come from tenants of its own, which have its policy."""
+    tenants = pod.stored(shape, 7)
+    decoded = [decode(r, None, None) for r in itertools.islice(pod.requests(shape, 7, itertools.count()), 50)]
+    names = {d.tenant_id for d in decoded if isinstance(d, DecideRequest)}
+    assert names <= set(tenants)
+    assert all(name.startswith("shape-07-") for name in tenants)
+    assert {len(p.policy.limits) for p in tenants.values()} == {shape.limits}

@@ -1,12 +1,14 @@
 """The scenario beside peers, with this router only, and what is made of its outcome."""
 
 import asyncio
+import json
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from bench import sections
+from bench.document import sections
+from bench.peers.clients import closed_loop
 from bench.peers.install import NotInstalled, version
 from bench.peers.right import compare
 from bench.peers.right.ours import Pods
@@ -111,8 +113,17 @@ async def test_who_is_never_answered_is_counted(monkeypatch: pytest.MonkeyPatch)
         ([f"budgeted-{n}" for n in range(6)], None, 0, 2),
         (["budgeted-1"], {"budgeted-1": 7}, 0, 4),
         (["limited-1"], {"limited-1": 40}, 0, 0),
+        (["limited-1"], {f"limited-{n}": 1 for n in range(13)}, 3, 0),
     ],
-    ids=["one", "above the limit", "the whole budget", "above the budget", "billed above it", "the limit's bills"],
+    ids=[
+        "one",
+        "above the limit",
+        "whole budget",
+        "above the budget",
+        "billed above it",
+        "limit's bills",
+        "unanswered",
+    ],
 )
 def test_the_bounds_are_judged_each_by_its_own_tenant(
     admitted: list[str], bills: dict[str, int] | None, above: int, spent: int
@@ -148,3 +159,24 @@ def test_a_section_is_replaced_between_its_marks() -> None:
     for section in ("y", "z"):
         with pytest.raises(sections.SectionMissing, match=section):
             sections.replaced(document, section, "new")
+
+
+async def test_an_operation_that_never_waits_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    """The window opens and closes in time although no caller gives the event loop away; errors go under their names."""
+
+    async def operation(number: int) -> str:
+        if number % 3 == 0:
+            raise LookupError
+        return "ok" if number % 3 == 1 else "refused"
+
+    for measure_s in (0.2, 2.0, 20.0):  # a machine without CPU to spare may not run within a short window
+        await closed_loop.run(operation, 3, 0.05, measure_s)
+        start, end, report = capsys.readouterr().out.splitlines()
+        found = json.loads(report)
+        if found["ok"] and len(found["errors"]) > 1:
+            break
+    assert (start, end) == ("START", "END")
+    assert set(found["errors"]) == {"LookupError", "refused"}
+    assert found["ok"] + sum(found["errors"].values()) == found["answered"]
+    assert found["ok"] > 0
+    assert found["generator_cpu_s"] > 0

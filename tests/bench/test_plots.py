@@ -7,12 +7,12 @@ from xml.etree import ElementTree
 
 import pytest
 
+from bench.document import chart
+from bench.document.chart import Chart, Series, svg
+from bench.document.plots import write
+from bench.document.sizing import table
 from bench.measure import Latency, LoadReport, Measurement
-from bench.plots import chart
-from bench.plots.chart import Chart, Series, svg
-from bench.plots.draw import write
 from bench.rounds import Record
-from bench.sizing import table
 
 _SVG = "{http://www.w3.org/2000/svg}"
 

@@ -135,10 +135,10 @@ class Pod:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
 
-    async def ended(self) -> int:
-        """Wait for the end; the exit code."""
+    async def ended(self, within_s: float = READY_S) -> int:
+        """Wait for the end; the exit code. A pod that refuses to start has a start's time for it."""
         assert self.process is not None
-        return await asyncio.wait_for(self.process.wait(), STOP_S)
+        return await asyncio.wait_for(self.process.wait(), within_s)
 
     async def stop(self) -> int:
         """SIGTERM, and the exit code; nothing happens when it has ended."""
@@ -147,7 +147,7 @@ class Pod:
         if self.process.returncode is None:
             self.terminate()
         try:
-            return await self.ended()
+            return await self.ended(STOP_S)
         except TimeoutError:
             await self.kill()
             raise AssertionError(f"{self.name} did not stop:\n{self.log.read_text()[-3000:]}") from None

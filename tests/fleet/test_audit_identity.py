@@ -8,10 +8,10 @@ import pytest
 
 from tests.cli.conftest import run_process
 from tests.fleet.conftest import Own
-from tests.fleet.foreign import USAGE, Foreign, Worker, task
+from tests.fleet.foreign import RESULT, USAGE, Foreign, Worker, task
 from tests.fleet.harness import PLAIN, Fleet, Pod, until
 
-USER, ADDRESS = "alice@example.com", "203.0.113.77"
+USER, ADDRESS, SESSION = "alice@example.com", "203.0.113.77", "session-4711"
 WHO = {"user_id": USER, "ip_address": ADDRESS}
 ONE_EACH = PLAIN | {"limits": [{"id": "u", "scope": "user", "resource": "requests", "limit": 2, "window": "60s"}]}
 
@@ -48,6 +48,57 @@ async def found(fleet: Fleet, folder: Path, tenant: str) -> list[dict[str, Any]]
     ran = await run_process("audit", "query", *where, "--user", USER, cwd=folder)
     entries: list[dict[str, Any]] = orjson.loads(ran.out)["entries"]
     return entries
+
+
+async def kinds_that_hold(fleet: Fleet, text: str) -> set[str]:
+    """The kinds of keys whose name or value holds the text: `audit`, `task` and so on, or `answer`."""
+    read: dict[bytes, tuple[str | int, ...]] = {
+        b"string": ("GET",),
+        b"hash": ("HGETALL",),
+        b"list": ("LRANGE", 0, -1),
+        b"zset": ("ZRANGE", 0, -1),
+        b"stream": ("XRANGE", "-", "+"),
+    }
+    kinds = set()
+    for key in await fleet.nodes.scan("*", 1000, 100_000):
+        command, *bounds = read.get(await fleet.redis("TYPE", key), ("EXISTS",))
+        if text.encode() in key or text in repr(await fleet.redis(command, key, *bounds)):
+            parts = key.split(b":")
+            kinds.add("answer" if b"{" in parts[0] else parts[3 if parts[1].startswith(b"{") else 1].decode())
+    return kinds
+
+
+async def test_people_are_where_the_table_says(own: Own) -> None:
+    """The table "Where people's data is" of docs/OPERATIONS.md, in clear: a running task, a metered decision, a refusal
+    of an unknown tenant, and what is left when the task has ended."""
+    fleet, caller = await own(pods=1)
+    limits = [
+        {"id": "log", "scope": "user", "resource": "requests", "limit": 9, "window": "1h", "algorithm": "log"},
+        {"id": "slots", "scope": "user", "resource": "concurrency", "limit": 9},
+        {"id": "sum", "scope": "user", "resource": "requests", "limit": 9, "window": "1h"},
+    ]
+    tenant = await fleet.tenant(PLAIN | {"limits": limits, "sticky": {}})
+    context = WHO | {"session_id": SESSION}
+    assert (await caller.ask(task(tenant, "plain", context=context, options={"meter": True}))).ok
+    assert not (await caller.ask(task("nobody-here", context=context))).ok
+    long = {"deadline_ms": 600_000}
+    pushed = await caller.ask(task(tenant, "pushed", context=context, push_assignment=True, options=long))
+    assert await kinds_that_hold(fleet, USER) == {"answer", "audit", "task", "job", "l", "c"}
+    assert await kinds_that_hold(fleet, SESSION) == {"answer", "job"}
+
+    async def listed() -> bool:
+        return await kinds_that_hold(fleet, ADDRESS) == {"answer", "audit", "task", "job", "unknown"}
+
+    await until(listed, 30, "the refusal is in the log of unknown tenants")
+    result = {"version": "1", "assignment_id": pushed.context["assignment_id"], "request_id": "pushed"}
+    await caller.tell(RESULT, result | {"status": "success"})
+
+    async def ended() -> bool:
+        return "job" not in await kinds_that_hold(fleet, USER)
+
+    await until(ended, 30, "the work item is gone")
+    assert await kinds_that_hold(fleet, SESSION) == {"answer"}
+    assert await kinds_that_hold(fleet, USER) <= {"answer", "audit", "task", "l", "c"}
 
 
 async def test_hashed_names(own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,12 +10,12 @@ from typing import Self
 from bench.peers import litellm_proxy
 from bench.peers.http_client import HttpClient
 from bench.peers.install import Peers
-from bench.peers.right.scenario import Ask, NotAnswered, Size
+from bench.peers.right.scenario import Ask, Bound, NotAnswered, Size
 from bench.processes import Placement, start_valkey
 
 _ANSWER_S, _BILLED_S, _QUIET_S = 30, 20.0, 3.0
-_REFUSED = frozenset({400, 401, 402, 403, 422, 429})
-"""A key above its limit is answered with 429, one above its budget with 400, 402 or 429, by version."""
+_REFUSED = frozenset({422, 429})
+"""A key above its limit is answered with 429, one above its budget with 422."""
 
 
 class Proxies:
@@ -88,7 +88,7 @@ class Proxies:
 
     def _read(self) -> Counter[str]:
         lines = [line for file in self._files if file.exists() for line in file.read_text().splitlines()]
-        return Counter(json.loads(line)[0] for line in lines)
+        return Counter(name for name, _ in map(json.loads, lines) if name.startswith(tuple(f"{b}-" for b in Bound)))
 
     def freeze(self) -> None:
         self._redis.signal(signal.SIGSTOP)

@@ -172,8 +172,10 @@ async def _within(wait: object, seconds: float) -> None:
 
 
 def judge(admitted: set[str], bills: Counter[str] | None, size: Size, unanswered: int) -> Verdict:
-    """What the answers and the bills say. Who bills has spent what it billed, else what it admitted."""
-    limited, budgeted = (_of(bound, admitted) for bound in Bound)
+    """What the answers and the bills say. A billed call was admitted, whether or not its caller has the answer.
+    Who bills has spent what it billed, else what it admitted.
+    """
+    limited, budgeted = (_of(bound, admitted | set(bills or ())) for bound in Bound)
     spent = sum(bills[name] for name in _of(Bound.BUDGET, bills)) if bills is not None else len(budgeted)
     return Verdict(
         admitted=len(limited),

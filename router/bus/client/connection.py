@@ -1,40 +1,29 @@
 """`Bus`: the permanent connection to NATS, on which the rest of this package is built.
 
 `start()` returns at once and connects in the background, so a pod boots without a server. Subscriptions made before the
-first connection are set up with it. Later, nats-py reconnects without limit. If its client still gives up or gets
-stuck, a watchdog replaces the client and restores all subscriptions. `close()` sends what is queued, then disconnects.
+first connection are set up with it. Later, it reconnects without limit (`router.bus.client.upkeep`). `close()` sends
+what is queued, then disconnects.
 
 Everything runs on one event loop. Callbacks are plain functions; their return value is ignored.
 """
 
-import asyncio
 import contextlib
-import logging
-from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
-from typing import Any
+from collections.abc import Mapping
 from uuid import uuid4
-
-import nats.errors
 
 from router.bus.client import headers as wire
 from router.bus.client import nats_py
-from router.bus.client.connecting import cancel, connect, connect_once, dismiss, retire
 from router.bus.client.fast import FastClient
 from router.bus.client.faults import translated
-from router.bus.client.options import BusOptions, connect_arguments
+from router.bus.client.options import BusOptions
 from router.bus.client.parser import Direct
 from router.bus.client.permissions import Permissions, Refusal
 from router.bus.client.replies import Replies
 from router.bus.client.reporter import Reporter
 from router.bus.client.requests import Answer, Requests
 from router.bus.client.subscriptions import Subscription, Subscriptions
+from router.bus.client.upkeep import Upkeep
 from router.errors import BusError, PermissionRefused
-from router.telemetry.events import Event
-
-log = logging.getLogger(__name__)
-_WATCH_S = 1.0
-_RENEW_S = 5
 
 
 class Bus:
@@ -51,15 +40,25 @@ class Bus:
         self.on_publish_refused = self._permissions.on_publish_refused
         self.max_payload = 1 << 20
         """The maximum size of a message in bytes, set by the server; 1 MiB before the first connection."""
-        self._arguments = connect_arguments(options)
-        self._client: FastClient | None = None
         self._subscriptions = Subscriptions(self._permissions, self._unsubscribe)
+        self._upkeep = Upkeep(
+            options,
+            reporter=self._reporter,
+            permissions=self._permissions,
+            subscriptions=self._subscriptions,
+            on_connected=self._connected,
+        )
         self._requests = Requests(self._permissions)
-        self._task: asyncio.Task[None] | None = None
-        self._ever_connected = asyncio.Event()
         self._max_unsent = options.max_unsent_bytes
         self.replies = Replies(self)
         self._reporter.on_lame_duck.append(self.replies.server_leaves)
+
+    def _connected(self, client: FastClient) -> None:
+        self.max_payload = client.max_payload
+
+    @property
+    def _client(self) -> FastClient | None:
+        return self._upkeep.client
 
     @property
     def connected(self) -> bool:
@@ -94,16 +93,13 @@ class Bus:
 
         :raises StartupRefused: the fast path does not fit the installed nats-py.
         """
-        if self._task is None:
+        if not self._upkeep.is_started:
             nats_py.check()
-            self._task = asyncio.create_task(self._run(), name="bus")
+            self._upkeep.start()
 
     async def wait_connected(self, timeout_s: float) -> bool:
         """Wait for the first connection; False: there was none within `timeout_s`."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self._ever_connected.wait()
-        return self._ever_connected.is_set()
+        return await self._upkeep.wait_connected(timeout_s)
 
     async def rtt(self, timeout_s: float = 2.0) -> float:
         """Measure one round trip to the server, in seconds.
@@ -123,20 +119,14 @@ class Bus:
 
     async def close(self) -> None:
         """Send what is queued, then close the connection; no callback runs afterwards."""
-        if self._task is None:
+        if not self._upkeep.is_started:
             return
         if self.connected:
             with contextlib.suppress(BusError):  # the connection is closed even if the server is lost
                 await self.flush()
         self._reporter.closing = True
         await self.replies.close()
-        await cancel(self._task)
-        if not self._task.cancelled():
-            self._task.exception()  # the reporter has reported it
-        self._task = None
-        if self._client is not None:
-            await self._client.close()
-            self._client = None
+        await self._upkeep.close()
 
     async def subscribe(self, subject: str, direct: Direct, *, queue: str = "", optional: bool = False) -> Subscription:
         """Call a plain function with each message of a subject, for the life of the bus.
@@ -188,12 +178,11 @@ class Bus:
 
         :raises BusError: there was no connection yet, or `max_unsent_bytes` already wait; nothing was queued.
         """
-        client = self._client
+        client = self._upkeep.client
         if client is None:
             raise BusError("not connected to NATS yet")
-        if client.pending_data_size > self._max_unsent:
+        if not client.send(command, self._max_unsent):
             raise BusError("too much data waits to be sent to NATS")
-        client.send(command)
 
     def publish(self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None) -> None:
         """Queue a core publish; delivery is at most once and unconfirmed.
@@ -223,49 +212,10 @@ class Bus:
         return await self._requests.request(self._connected_client(), subject, payload, headers, timeout_s=timeout_s)
 
     def _connected_client(self) -> FastClient:
-        if self._client is None or not self._client.is_connected:
+        client = self._client
+        if client is None or not client.is_connected:
             raise BusError("not connected to NATS")
-        return self._client
-
-    async def _run(self) -> None:
-        """Connect, watch the client and replace it when it is stuck."""
-        while True:
-            client = await self._connect()
-            try:
-                await self._adopt(client)
-                while not client.stuck:
-                    await asyncio.sleep(_WATCH_S)
-                    client = self._client or client  # `renew` replaces it
-                    await self._permissions.regain(client)
-                log.error("NATS client gave up; replacing it: %r", client.last_error, extra={"event": Event.BUS_ERROR})
-            except Exception:  # a lost connection or a bug in a callback: without this loop the pod never reconnects
-                log.exception("NATS client failed; replacing it", extra={"event": Event.BUG})
-                await asyncio.sleep(_WATCH_S)
-            await client.close()
-
-    async def _adopt(self, client: FastClient) -> None:
-        """Set up all subscriptions on the client, then use it."""
-        await self._subscriptions.adopt(client)
-        self._client = client  # `adopt` awaits nothing after its last check: every later subscription uses this client
-        self._connected()
-
-    async def _connect(self) -> FastClient:
-        """Return a connected client. nats-py retries known errors without limit; this loop retries all others."""
-        return await connect(
-            lambda client: self._open(client, self._arguments, self._reporter.failed), self._reporter.failed
-        )
-
-    async def _open(
-        self, client: FastClient, arguments: dict[str, Any], failed: Callable[[Exception], Awaitable[None]]
-    ) -> None:
-        await client.connect(
-            servers=list(self.options.urls),
-            error_cb=failed,
-            disconnected_cb=self._reporter.disconnected,
-            reconnected_cb=self._reconnected,
-            lame_duck_mode_cb=self._reporter.lame_duck,
-            **arguments,
-        )
+        return client
 
     async def renew(self, options: BusOptions) -> None:
         """Replace the connection by one with these credentials and TLS files, without losing a message.
@@ -277,43 +227,4 @@ class Bus:
         :raises InvalidInput: the options are wrong, such as a key that does not fit its certificate.
         :raises BusError: the server refuses them, or is unavailable; the old connection stays.
         """
-        arguments = connect_arguments(options)
-        old = self._client
-        if old is None:
-            await self._start_again(arguments)
-            return
-        fresh = FastClient()
-        try:
-            await connect_once(partial(self._open, fresh, arguments), fresh, self._reporter.failed)
-            sids = await self._subscriptions.subscribe_all(fresh)
-            await fresh.flush(_RENEW_S)
-        except (nats.errors.Error, OSError, TimeoutError) as fault:
-            await dismiss(fresh)
-            raise BusError(f"the new connection was lost: {fault}") from fault
-        except BaseException:
-            await dismiss(fresh)
-            raise
-        if self._client is not old or self._task is None or self._reporter.closing:
-            await dismiss(fresh)
-            raise BusError("the old connection was replaced meanwhile")
-        old_sids = self._subscriptions.take_over(sids)
-        self._arguments, self._client = arguments, fresh
-        self._connected()
-        await retire(old, old_sids)
-
-    async def _start_again(self, arguments: dict[str, Any]) -> None:
-        """Make the first connection with other options than those that are being tried."""
-        self._arguments = arguments
-        task, self._task = self._task, None
-        if task is not None:
-            await cancel(task)
-            self._task = asyncio.create_task(self._run(), name="bus")
-
-    async def _reconnected(self) -> None:
-        self._connected()
-
-    def _connected(self) -> None:
-        if self._client is not None:
-            self.max_payload = self._client.max_payload
-        self._ever_connected.set()
-        self._reporter.connected()
+        await self._upkeep.renew(options)

@@ -59,7 +59,6 @@ DIGESTS: dict[type, dict[str, str]] = {
         "is_closed": "75cd65940e7b",
         "is_connected": "7cb04f5ceb16",
         "is_reconnecting": "c894b77fbf59",
-        "pending_data_size": "c541685aa836",
     },
     Parser: {
         "__init__": "2c12c26af28f",

@@ -32,7 +32,7 @@ from router.domain.policy.vocabulary import OnStoreError
 
 JITTER_PART = 10
 MIN_JITTER_MS = 20
-_FALLBACKS = (Reason.FALLBACK, Reason.CIRCUIT_BREAKER_FALLBACK)
+FALLBACK_REASONS = (Reason.FALLBACK, Reason.CIRCUIT_BREAKER_FALLBACK)
 
 
 def answer(outcome: Outcome, request: DecideRequest, plan: Plan, *, explain: bool) -> Answer:
@@ -84,7 +84,7 @@ def admitted(outcome: Admitted, request: DecideRequest, plan: Plan, *, explain: 
         stored.revision,
         to_text(outcome.decision_id),
         None if plan.pin is None else plan.pin.key,
-        reason in _FALLBACKS,
+        reason in FALLBACK_REASONS,
         metadata=_gated(plan.requires_cp) if plan.requires_cp else {},
     )
     return Decided(
@@ -163,7 +163,7 @@ def degraded(
             plan.stored.policy_id,
             plan.stored.revision,
             decision_id,
-            fallback_used=reason in _FALLBACKS,
+            fallback_used=reason in FALLBACK_REASONS,
             degraded=True,
         ),
         explain=explanation(request, plan, idempotency="unknown", verdicts=verdicts, degraded=True)

@@ -16,7 +16,7 @@ from router.domain.decide.orders import in_order
 from router.domain.decide.request import NO_STEP, DecideRequest
 from router.domain.gate import ALL_FEATURES, Features
 from router.domain.ids import idempotency_name
-from router.domain.policy.model import DEFAULT_ATTEMPTS, StoredPolicy
+from router.domain.policy.model import DEFAULT_ATTEMPTS, Limit, StoredPolicy
 from router.domain.policy.vocabulary import Resource, Scope, Selection
 
 PIN_NAME_BYTES = 10
@@ -30,7 +30,8 @@ _TENANT: Final = Scope.TENANT
 _USER: Final = Scope.USER
 _POLICY: Final = Scope.POLICY
 _PROVIDER: Final = Scope.PROVIDER
-_REQUESTS = Resource.REQUESTS
+_TOKENS: Final = Resource.TOKENS
+_COST: Final = Resource.COST
 
 
 class Deadlines(Struct, frozen=True):
@@ -42,7 +43,9 @@ class Deadlines(Struct, frozen=True):
 
     def of(self, expected_latency_ms: int) -> int:
         """The deadline in ms for a provider with this expected latency."""
-        return int(min(self.max_ms, max(self.min_ms, self.factor * expected_latency_ms)))
+        deadline_ms = self.factor * expected_latency_ms
+        deadline_ms = max(deadline_ms, self.min_ms)
+        return self.max_ms if deadline_ms > self.max_ms else int(deadline_ms)
 
 
 DEFAULT_DEADLINES = Deadlines()
@@ -213,30 +216,37 @@ def _charges(request: DecideRequest, stored: StoredPolicy, candidates: tuple[Can
 
     Cost is reserved for the most expensive candidate, because any candidate may be chosen.
     """
-    policy = stored.policy
-    options = request.options
-    plain = not policy.charges_vary and options.estimate_tokens is None and options.estimate_cost_microusd is None
-    if plain and policy.plan_cache.charges is not None:
-        return cast(tuple[Charge, ...], policy.plan_cache.charges)
+    policy, options = stored.policy, request.options
+    cache = policy.plan_cache
+    if cache.charges is None:
+        limits = [x for x in policy.limits if x.scope is not _PROVIDER]
+        varying = tuple(
+            i for i, x in enumerate(limits) if x.scope is _USER or x.resource is _TOKENS or x.resource is _COST
+        )
+        cache.keep_charges(tuple(_charge(x, request, stored, 0) for x in limits), varying)
+    charges = cast(tuple[Charge, ...], cache.charges)
+    if not policy.charges_vary and options.estimate_tokens is None and options.estimate_cost_microusd is None:
+        return charges
     max_cost = max([c.expected_cost_microusd for c in candidates], default=0) if policy.charges_vary else 0
-    charge_list: list[Charge] = []
-    for x in policy.limits:
-        scope = x.scope
-        if scope is _PROVIDER:
-            continue
-        if scope is _TENANT:
-            owner = ""
-        elif scope is _USER:
-            owner = request.owner_id or request.user_id or ANONYMOUS
-        elif scope is _POLICY:
-            owner = stored.policy_id
-        else:
-            assert_never(scope)
-        charge_list.append(Charge(x, owner, 1 if x.resource is _REQUESTS else units(x, request, max_cost)))
-    charges = tuple(charge_list)
-    if plain:
-        policy.plan_cache.keep_charges(charges)
-    return charges
+    found = list(charges)
+    for i in cache.varying:
+        found[i] = _charge(found[i].limit, request, stored, max_cost)
+    return tuple(found)
+
+
+def _charge(x: Limit, request: DecideRequest, stored: StoredPolicy, max_cost: int) -> Charge:
+    scope = x.scope
+    if scope is _TENANT:
+        owner = ""
+    elif scope is _USER:
+        owner = request.owner_id or request.user_id or ANONYMOUS
+    elif scope is _POLICY:
+        owner = stored.policy_id
+    elif scope is _PROVIDER:
+        raise AssertionError("a provider's limits are charged with its candidate")
+    else:
+        assert_never(scope)
+    return Charge(x, owner, units(x, request, max_cost))
 
 
 def _max_attempts(request: DecideRequest, stored: StoredPolicy) -> int:

@@ -19,11 +19,12 @@ class Memory(Struct):
 class PlanCache:
     """Intermediate results of planning by one policy. All caches compare equal, so they never make policies unequal.
 
+    `charges`: those of a request without estimates; `varying`: the indexes of those that depend on the request.
     `orders` and `score_orders` belong to `domain.decide.orders`. The holder of many policies may call `forget` at any
     time to free memory.
     """
 
-    __slots__ = ("charges", "memory", "orders", "score_orders")
+    __slots__ = ("charges", "memory", "orders", "score_orders", "varying")
 
     def __init__(self) -> None:
         self.forget()
@@ -31,6 +32,7 @@ class PlanCache:
     def forget(self) -> None:
         """Drop all results."""
         self.charges: tuple[object, ...] | None = None
+        self.varying: tuple[int, ...] = ()
         self.orders: object = None
         self.score_orders: object = None
         self.memory = Memory()
@@ -40,9 +42,9 @@ class PlanCache:
         """Estimated memory of the results."""
         return self.memory.size_bytes
 
-    def keep_charges(self, charges: tuple[object, ...]) -> None:
-        """Store the charges that are the same for every request."""
-        self.charges = charges
+    def keep_charges(self, charges: tuple[object, ...], varying: tuple[int, ...]) -> None:
+        """Store the charges of a request without estimates, and which of them depend on the request."""
+        self.charges, self.varying = charges, varying
         self.memory.size_bytes += _CHARGES_BYTES + len(charges) * _CHARGE_BYTES
 
     def __eq__(self, other: object) -> bool:

@@ -7,25 +7,14 @@ its late reply is read and matched as usual. A call that stays late misses a fur
 import asyncio
 import math
 from collections.abc import Sequence
-from typing import Protocol
 
+from router.domain.decide.outcome import Unavailable
+from router.store.decide.availability import Availability
 from router.store.decide.batch import Batch
+from router.store.decide.row_queue import RowQueue
 
 _CHECK_EVERY_S = 0.005
 _STALL_S = 0.005
-
-
-class Watched(Protocol):
-    """The lane, as far as `CallDeadlines` uses it."""
-
-    loop: asyncio.AbstractEventLoop
-    deadline_s: float
-
-    def missed(self) -> None:
-        """A further deadline of the call has passed."""
-
-    def expire(self) -> None:
-        """Answer the rows whose own deadline has passed."""
 
 
 class CallDeadlines:
@@ -35,10 +24,27 @@ class CallDeadlines:
     so that a call which is answered in time costs no timer.
     """
 
-    __slots__ = ("_check_at", "_due", "_lane", "_stalled", "_timer", "_watching")
+    __slots__ = (
+        "_availability",
+        "_check_at",
+        "_deadline_s",
+        "_due",
+        "_flying",
+        "_loop",
+        "_queue",
+        "_stalled",
+        "_timer",
+        "_watching",
+    )
 
-    def __init__(self, lane: Watched) -> None:
-        self._lane = lane
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, deadline_s: float, availability: Availability, queue: RowQueue
+    ) -> None:
+        self._loop = loop
+        self._deadline_s = deadline_s
+        self._availability = availability
+        self._queue = queue
+        self._flying: Sequence[Batch] = ()
         self._watching = False
         self._stalled = False
         self._due = self._check_at = 0.0
@@ -46,7 +52,8 @@ class CallDeadlines:
 
     def start(self, batches: Sequence[Batch], now: float) -> None:
         """Watch a call that is sent now."""
-        self._due = check_at = now + self._lane.deadline_s
+        self._flying = batches
+        self._due = check_at = now + self._deadline_s
         for b in batches:
             check_at = min(check_at, b.waiting[0].expires / 1000)
         self._stalled = False
@@ -54,6 +61,7 @@ class CallDeadlines:
 
     def start_waiting(self, now: float) -> None:
         """Watch the rows that wait for a connection; no call is in flight."""
+        self._flying = ()
         self._due = math.inf
         self._stalled = False
         self._watch(now + _CHECK_EVERY_S)
@@ -61,10 +69,11 @@ class CallDeadlines:
     def stop(self) -> None:
         """The call has returned."""
         self._watching = False
+        self._flying = ()
 
     def close(self) -> None:
         """Stop, and cancel the timer."""
-        self._watching = False
+        self.stop()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -76,13 +85,13 @@ class CallDeadlines:
         if timer is None or timer.when() > check_at:
             if timer is not None:
                 timer.cancel()
-            self._timer = self._lane.loop.call_at(check_at, self._check)
+            self._timer = self._loop.call_at(check_at, self._check)
 
     def _check(self) -> None:
         self._timer = None
         if not self._watching:
             return
-        now = self._lane.loop.time()
+        now = self._loop.time()
         if now < self._check_at:
             # The timer was set for an earlier call.
             self._watch(self._check_at)
@@ -95,8 +104,25 @@ class CallDeadlines:
             self._watch(now + _STALL_S)
             return
         if now >= self._due:
-            self._due += self._lane.deadline_s
-            self._lane.missed()
-        self._lane.expire()
+            self._due += self._deadline_s
+            self._missed()
+        self._expire(now * 1000)
         if self._watching:
             self._watch(now + _CHECK_EVERY_S)
+
+    def _missed(self) -> None:
+        """Answer the rows of the call: a further deadline has passed. After several in a row, the lane is down."""
+        for b in self._flying:
+            b.answer(Unavailable(sent=True))
+        if self._availability.deadline_missed():
+            self._queue.refuse()
+
+    def _expire(self, now_ms: float) -> None:
+        """Answer the rows whose own deadline has passed: those in flight, and those that wait behind a late call or for
+        a connection.
+
+        Waiting rows stay in their batch; the script refuses them as late when it is sent.
+        """
+        for sent, batches in ((True, self._flying), (False, self._queue.batches())):
+            for w in [w for batch in batches for w in batch.waiting if w.expires <= now_ms]:
+                w.tell(Unavailable(sent=sent))

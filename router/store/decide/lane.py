@@ -66,9 +66,8 @@ class Lane:
         self._script = script
         self._settings = settings
         self._hooks = hooks
-        self.loop = asyncio.get_running_loop()
-        self.deadline_s = settings.deadline_ms / 1000
-        self._clock = RedisClock(self.loop, hooks.on_clock_step)
+        self._loop = asyncio.get_running_loop()
+        self._clock = RedisClock(self._loop, hooks.on_clock_step)
         self.now_ms = self._clock.now_ms
         self._calls = Calls(link, script, settings, self.now_ms)
         self._queue = RowQueue(packer, settings)
@@ -76,7 +75,7 @@ class Lane:
         self._delivery = Delivery(
             settings, hooks, self._availability, self._clock, redirect=redirect, resubmit=self.submit
         )
-        self._deadlines = CallDeadlines(self)
+        self._deadlines = CallDeadlines(self._loop, settings.deadline_ms / 1000, self._availability, self._queue)
         self._connecting = Connecting(
             link, settings, self._availability, self._clock, self._deadlines, refuse=self._queue.refuse
         )
@@ -97,21 +96,21 @@ class Lane:
         """Queue a row. Rows of one group travel in one call (a Cluster's call has one slot)."""
         if self._availability.down or self._clock.offset_ms is None:
             self._start()
-            if self._availability.down or self.loop.time() * 1000 >= w.expires:
-                self.loop.call_soon(w.tell, Unavailable(sent=False), NO_STAMP)
+            if self._availability.down or self._loop.time() * 1000 >= w.expires:
+                self._loop.call_soon(w.tell, Unavailable(sent=False), NO_STAMP)
                 return
         try:
             self._queue.add(w, w.expires + (self._clock.offset_ms or 0.0))
         except Exception as bug:  # one request's bug must not cost the others their answers; it is logged whole
             log.exception("a row could not be packed")
-            self.loop.call_soon(w.tell, RowFault(f"cannot be packed: {bug}"), NO_STAMP)
+            self._loop.call_soon(w.tell, RowFault(f"cannot be packed: {bug}"), NO_STAMP)
             return
         if not self._busy:
             self._start()
 
     def bound(self, w: WaitingRow) -> None:
         """Answer this row at its own deadline, which may end before those of rows that were submitted earlier."""
-        self.loop.call_at(w.expires / 1000, self._overdue, w)
+        self._loop.call_at(w.expires / 1000, self._overdue, w)
 
     def _overdue(self, w: WaitingRow) -> None:
         if not w.answered:
@@ -119,7 +118,7 @@ class Lane:
 
     def resend(self, batch: Batch) -> None:
         """Queue a batch that another node refused without executing it. Rows past their deadline are answered."""
-        now = self.loop.time() * 1000
+        now = self._loop.time() * 1000
         if self._availability.down or self._closing or all(w.expires <= now for w in batch.waiting):
             batch.answer(Unavailable(sent=False))
             return
@@ -163,13 +162,13 @@ class Lane:
             self._run(self._connecting.reconnect)
         else:
             self._busy = True
-            self.loop.call_soon(self._flush)
+            self._loop.call_soon(self._flush)
 
     def _run(self, work: Callable[[], Coroutine[None, None, None]]) -> None:
         """Let a task have the connection. Afterwards the queue is sent."""
         if self._task is None and not self._closing:
             self._busy = True
-            self._task = self.loop.create_task(work())
+            self._task = self._loop.create_task(work())
             self._task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
@@ -194,7 +193,7 @@ class Lane:
         self._busy = True
         self._flying = batches
         try:
-            self._sent_s = now = self.loop.time()
+            self._sent_s = now = self._loop.time()
             self._deadlines.start(batches, now)
             data, replies = self._calls.write(batches, unlinks)
             pipeline.send(data, replies, self)
@@ -214,7 +213,7 @@ class Lane:
         """Send the next call, and deliver the replies of this one while Redis works on that."""
         self._deadlines.stop()
         sent_s = self._sent_s
-        elapsed_s = self.loop.time() - sent_s
+        elapsed_s = self._loop.time() - sent_s
         self._availability.answered(elapsed_s)
         executed, unloaded = self._calls.read(batches, replies)
         for b in unloaded:
@@ -231,24 +230,6 @@ class Lane:
         self._delivery.deliver(executed, sent_s)
         if self._delivery.has_unused_jobs and not self._busy:
             self._flush()
-
-    def missed(self) -> None:
-        """Answer the rows of a call when a further deadline has passed. After several in a row, the lane is down."""
-        for b in self._flying or ():
-            b.answer(Unavailable(sent=True))
-        if self._availability.deadline_missed():
-            self._queue.refuse()
-
-    def expire(self) -> None:
-        """Answer the rows whose own deadline has passed: those in flight, and those that wait behind a late call or for
-        a connection.
-
-        Waiting rows stay in their batch; the script refuses them as late when it is sent.
-        """
-        now = self.loop.time() * 1000
-        for sent, batches in ((True, self._flying or ()), (False, self._queue.batches())):
-            for w in (w for batch in batches for w in batch.waiting if w.expires <= now):
-                w.tell(Unavailable(sent=sent))
 
     def lost(self, fault: OutcomeUnknown) -> None:
         """Handle the loss of the call in flight; see `Receiver`."""

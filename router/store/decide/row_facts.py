@@ -10,6 +10,7 @@ from router.domain.policy.vocabulary import Algorithm, Resource, Scope
 from router.domain.tasks.task import TaskFacts
 from router.store.decide.batch import WaitingRow
 from router.store.decide.row_parts import PolicyPart
+from router.store.decide.row_templates import reservation
 from router.store.keys import TenantKeys
 from router.store.scripts import layouts
 from router.store.tasks.records import task_facts
@@ -55,12 +56,7 @@ def reservations_of(plan: Plan, part: PolicyPart) -> tuple[Reservation, ...]:
     """The reservations that a result will settle: estimates of tokens and cost, and leases. Requests are never given
     back.
     """
-    found = []
-    for i in part.reserving:
-        c = plan.charges[i]
-        limit = c.limit
-        log = limit.algorithm is _LOG
-        found.append(Reservation(limit.scope, c.owner, limit.resource, limit.entry, limit.window_ms, c.units, log))
+    found = [reservation(plan.charges[i]) for i in part.reserving]
     if not part.by_candidate:
         return tuple(found)
     for candidate in plan.candidates[:1]:

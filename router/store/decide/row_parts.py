@@ -15,6 +15,7 @@ from router.domain.decide.candidates import Candidate
 from router.domain.decide.plan import Plan
 from router.domain.policy.model import AUDIT_QUOTA_ID, Limit, StoredPolicy
 from router.domain.policy.vocabulary import Algorithm, Resource, Scope, WhenAllOpen
+from router.store.decide.row_templates import ChargesTemplate, ReservedTemplate, reserved_template
 from router.store.packing import offer, tail_head
 from router.store.scripts import layouts
 
@@ -50,7 +51,10 @@ class OrderPart(Struct, frozen=True):
 
 
 class PolicyPart(Struct, frozen=True):
-    """The part of every row of a stored policy. `limits` are those of its plans' charges, in their order."""
+    """The part of every row of a stored policy. `limits` are those of its plans' charges, in their order.
+
+    `charges`, `reserved`: templates; None: the rows of this policy are packed field by field.
+    """
 
     tail_head: bytes
     all_open: int
@@ -59,6 +63,8 @@ class PolicyPart(Struct, frozen=True):
     reserving: tuple[int, ...]
     by_candidate: bool
     orders: dict[int, OrderPart]
+    charges: ChargesTemplate | None
+    reserved: ReservedTemplate | None
 
 
 class PolicyParts:
@@ -94,16 +100,22 @@ class PolicyParts:
 
 def _policy_part(stored: StoredPolicy) -> PolicyPart:
     policy, breaker = stored.policy, stored.policy.breaker
-    limits = tuple(limit_part(x) for x in policy.limits if x.scope is not Scope.PROVIDER)
+    charged = [x for x in policy.limits if x.scope is not Scope.PROVIDER]
+    limits = tuple(limit_part(x) for x in charged)
+    reserving = tuple(i for i, x in enumerate(limits) if x.reserves)
     others = [x for x in policy.limits if x.scope is Scope.PROVIDER and x.resource is not Resource.REQUESTS]
+    bounds = any(p.max_concurrency for p in (*policy.providers, *policy.fallback_providers))
+    by_candidate = bool(others) or bounds
     return PolicyPart(
         tail_head(stored.policy_id, stored.revision),
         0 if breaker is None else _ALL_OPEN[breaker.when_all_open],
         0 if breaker is None else breaker.half_open_max_calls,
         limits,
-        tuple(i for i, x in enumerate(limits) if x.reserves),
-        bool(others) or any(p.max_concurrency for p in (*policy.providers, *policy.fallback_providers)),
+        reserving,
+        by_candidate,
         {},
+        ChargesTemplate([x.packed for x in limits]) if all(x.of_tenant for x in limits) else None,
+        None if by_candidate else reserved_template(charged, reserving, stored.policy_id),
     )
 
 

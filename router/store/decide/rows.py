@@ -11,6 +11,7 @@ from msgspec import msgpack
 
 from router.domain.audit.records import decision_features
 from router.domain.decide.candidates import Candidate
+from router.domain.decide.outcome import Reservation
 from router.domain.decide.plan import Plan, identity_name
 from router.domain.decide.request import NO_STEP, DecideRequest
 from router.domain.ids import RANDOM_BYTES, decision_id, task_id
@@ -92,20 +93,15 @@ class RowPacker:
         key = batch.key
         tenant_id = request.tenant_id
         k_head, k_state, k_audit = batch.tenants.get(tenant_id) or batch.tenant(tenant_id, keys)
-        if w.attempt > 1:
-            reserved = w.reserved
+        reserved: tuple[Reservation, ...] = ()
+        if part.reserved is not None and w.attempt == 1 and w.job is None and _has_no_extras(request, plan):
+            flags, extras = ROW_RESERVED, part.reserved.packed(plan.charges)
         else:
-            reserved = reservations_of(plan, part) if part.reserving or part.by_candidate else ()
-        flags = ROW_RESERVED if reserved else 0
-        facts = None
-        if request.options.meter:
-            flags |= ROW_METER
-            facts = request_facts(request) if w.job is None else None
-        extras = (
-            tail_extras(Extras(plan.requires_cp, reserved, plan.unfinished, facts))
-            if reserved or plan.requires_cp or plan.unfinished or facts is not None
-            else _NO_EXTRAS
-        )
+            if w.attempt > 1:
+                reserved = w.reserved
+            elif part.reserving or part.by_candidate:
+                reserved = reservations_of(plan, part)
+            flags, extras = _extras(w, reserved)
         if w.expires >= self._renew_at.get(tenant_id, 0.0) and w.attempt == 1 and not w.preview:
             flags |= ROW_RENEW
             self._renewed(tenant_id, w.expires)
@@ -123,8 +119,6 @@ class RowPacker:
         if w.preview or request.options.explain or request.message_id is not None or request.step is not NO_STEP:
             unusual, extra = self._unusual(batch, w)
             flags |= unusual
-        # A next attempt holds leases only.
-        limits = part.limits if w.attempt == 1 else [limit_part(c.limit) for c in plan.charges]
         pin = plan.pin
         if pin is None:
             k_pin = pin_ms = 0
@@ -132,10 +126,19 @@ class RowPacker:
         else:
             k_pin, pin_ms, sticky = key(keys.pins + pin.name), pin.ttl_ms, sized(pin.key.encode())
         blob = _pack(decision_features(request, plan, order.frame))
-        charges = [
-            _CHARGE.pack(k_state if limit.of_tenant else key(charged_key(keys, charge)), limit.packed, charge.units)
-            for charge, limit in zip(plan.charges, limits, strict=True)
-        ]
+        if part.charges is not None and w.attempt == 1:
+            charges = part.charges.packed(k_state, plan.charges)
+        else:
+            # A next attempt holds leases only.
+            limits = part.limits if w.attempt == 1 else [limit_part(c.limit) for c in plan.charges]
+            charges = b"".join(
+                [
+                    _CHARGE.pack(
+                        k_state if limit.of_tenant else key(charged_key(keys, charge)), limit.packed, charge.units
+                    )
+                    for charge, limit in zip(plan.charges, limits, strict=True)
+                ]
+            )
         packed = b"".join(
             (
                 _ROW.pack(
@@ -169,7 +172,7 @@ class RowPacker:
                 sticky,
                 extras,
                 record,
-                *charges,
+                charges,
                 order.packed or self._bound_candidates(batch, keys, plan.candidates),
                 extra,
             )
@@ -222,3 +225,21 @@ class RowPacker:
         if len(self._renew_at) >= _CACHE_SIZE:
             self._renew_at.clear()
         self._renew_at[tenant_id] = now_ms + _RENEW_EVERY_MS
+
+
+def _has_no_extras(request: DecideRequest, plan: Plan) -> bool:
+    """Whether the answer keeps no other extras than its reservations."""
+    return not (request.options.meter or plan.requires_cp or plan.unfinished)
+
+
+def _extras(w: WaitingRow, reserved: tuple[Reservation, ...]) -> tuple[int, bytes]:
+    """The extras that the remembered answer keeps, and their flags."""
+    request, plan = w.request, w.plan
+    flags = ROW_RESERVED if reserved else 0
+    facts = None
+    if request.options.meter:
+        flags |= ROW_METER
+        facts = request_facts(request) if w.job is None else None
+    if reserved or plan.requires_cp or plan.unfinished or facts is not None:
+        return flags, tail_extras(Extras(plan.requires_cp, reserved, plan.unfinished, facts))
+    return flags, _NO_EXTRAS

@@ -28,17 +28,19 @@ from router.domain.defects import Warnings
 from router.domain.gate import Features
 from router.domain.policy.model import StoredPolicy, TenantPolicies
 from router.ports.decisions import DecisionStore
-from router.ports.extensions import Extensions, OutcomeReader
+from router.ports.extensions import Extensions
 from router.ports.policies import Loading, Policies
 from router.ports.tasks import Dispatch
 from router.telemetry import Event, Telemetry
 from router.tracing import Tracing
 from router.usecases.decide.intake import DecideSettings, extensions_gated, forbidden, no_policy
 from router.usecases.decide.open_request import OpenRequest
+from router.usecases.decide.outcomes import Outcomes
 from router.usecases.decide.overload import Overload, Reply
 from router.usecases.decide.policy_wait import PolicyWait
 from router.usecases.decide.standstill import Standstill
 from router.usecases.messages.input_defects import InputDefects
+from router.wire.admitted_reply import AdmittedReplies
 from router.wire.problems import Rejected
 from router.wire.reply import encode, encode_protobuf
 from router.wire.request.decide import decode
@@ -66,7 +68,7 @@ class Decide:
         telemetry: Telemetry,
         settings: DecideSettings,
         *,
-        read: OutcomeReader,
+        outcomes: Outcomes,
         tracing: Tracing,
         extensions: Extensions,
         snapshot: Callable[[str], Snapshot] = lambda _: NO_FIGURES,
@@ -84,7 +86,8 @@ class Decide:
         self._telemetry = telemetry
         self._defects = InputDefects(telemetry, "request")
         self._settings = settings
-        self._read = read
+        self._outcomes = outcomes
+        self._admitted_replies = AdmittedReplies()
         self._tracing = tracing
         self._extensions = extensions
         self._snapshot = snapshot
@@ -274,7 +277,7 @@ class Decide:
         try:
             waited_s = 0.0 if opened.since is None else self._loop.time() - opened.since
             result = await self._extensions.answer(
-                opened.request, stored, make_plan=self._plan, read=self._read, waited_s=waited_s
+                opened.request, stored, make_plan=self._plan, read=self._outcomes.read, waited_s=waited_s
             )
             self._finish(opened, result.answer)
             now = self._loop.time()
@@ -299,17 +302,33 @@ class Decide:
         request, request_plan = opened.request, opened.plan
         if request_plan is None:
             raise AssertionError("a row was decided without a plan")
-        self._finish(opened, self._read(request, request_plan, outcome, stamp))
+        if type(outcome) is Admitted and _is_plain(opened, request_plan):
+            self._finish_admitted(opened, request_plan, outcome, stamp)
+            return
+        self._finish(opened, self._outcomes.read(request, request_plan, outcome, stamp))
         if opened.job is not None and isinstance(outcome, Admitted):
             self._dispatch.admitted(request, request_plan, outcome, opened.job)
 
-    def _finish(self, opened: OpenRequest, answer: Answer) -> None:
-        """Answer an accepted request. This is the only place that does."""
+    def _finish_admitted(self, opened: OpenRequest, request_plan: Plan, outcome: Admitted, stamp: bytes) -> None:
+        """Answer a plain request that was admitted, as `_finish` does, without building the answer as objects."""
         request = opened.request
+        self._outcomes.admitted(request, request_plan, outcome, stamp)
+        data = self._admitted_replies.encode(request, request_plan, outcome)
+        self._leave(opened)
+        self._telemetry.decisions.decided(outcome.reason, request.tenant_id, self._loop.time() - opened.started)
+        if opened.reply is not None:
+            opened.reply(data, None)
+
+    def _leave(self, opened: OpenRequest) -> None:
         opened.answered = True
         self._admission.leave(opened.holder)
         if self._admission.in_flight == 0:
             self._idle.set()
+
+    def _finish(self, opened: OpenRequest, answer: Answer) -> None:
+        """Answer an accepted request. Only this method and `_finish_admitted` do."""
+        request = opened.request
+        self._leave(opened)
         self._telemetry.decisions.count(answer, request.tenant_id, self._loop.time() - opened.started)
         self._send_reply(
             opened.reply, opened.protobuf, answer, request.request_id, request.correlation.trace_id, request.warnings
@@ -338,6 +357,19 @@ class Decide:
         else:
             data = encode(answer, request_id=request_id, trace_id=trace_id, legacy_codes=legacy, warnings=warnings)
             reply(data, None)
+
+
+def _is_plain(opened: OpenRequest, request_plan: Plan) -> bool:
+    """Whether `AdmittedReplies` can encode the reply of an admitted request."""
+    request = opened.request
+    return not (
+        opened.protobuf
+        or request.push_assignment
+        or request.options.explain
+        or request.warnings
+        or request_plan.requires_cp
+        or opened.span is not None
+    )
 
 
 def _content_type(headers: Mapping[str, str]) -> str | None:

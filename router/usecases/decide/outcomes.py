@@ -30,7 +30,7 @@ _EMPTY_SESSION = (InputWarning(Defect.NO_SESSION, "the session is blank or stand
 
 
 class Outcomes:
-    """Reads outcomes; `read` is a `ports.extensions.OutcomeReader`.
+    """Reads outcomes; `read` is a `ports.extensions.OutcomeReader`, `admitted` its part for admitted rows.
 
     `on_store_error` applies to requests whose limits do not set it. `on_degraded` is called with each decision made
     without the store, `on_unrecorded` with each refusal that the store counted instead of recording, `on_replay` with
@@ -66,19 +66,12 @@ class Outcomes:
         if isinstance(outcome, Unavailable):
             if not outcome.sent:
                 return self._degraded(request, plan, explain=explain)
+        elif isinstance(outcome, Admitted):
+            self.admitted(request, plan, outcome, stamp)
         else:
-            self._policies.observe(request.tenant_id, stamp)
-            if self._audit_lines.on:
-                self._audit_lines.decided(request, plan, outcome)
+            self._observe(request, plan, outcome, stamp)
         if isinstance(outcome, RowFault):
             self._fault(request, outcome)
-        elif isinstance(outcome, Admitted):
-            if outcome.pin:
-                self._telemetry.pins[outcome.pin].inc()
-            elif plan.stored.policy.sticky is not None and has_empty_session(request, plan.stored):
-                self._defects.count(_EMPTY_SESSION, request.tenant_id)
-            if outcome.shadow:
-                self._telemetry.shadow_hits.inc()
         elif isinstance(outcome, Replay):
             self._on_replay(request, outcome.remembered)
         elif isinstance(outcome, LimitHit):
@@ -87,6 +80,21 @@ class Outcomes:
             if not outcome.recorded:
                 self._on_unrecorded(request, plan)
         return answer(outcome, request, plan, explain=explain)
+
+    def admitted(self, request: DecideRequest, plan: Plan, outcome: Admitted, stamp: bytes) -> None:
+        """Do all that `read` does for an admitted row, except for building its answer."""
+        self._observe(request, plan, outcome, stamp)
+        if outcome.pin:
+            self._telemetry.pins[outcome.pin].inc()
+        elif plan.stored.policy.sticky is not None and has_empty_session(request, plan.stored):
+            self._defects.count(_EMPTY_SESSION, request.tenant_id)
+        if outcome.shadow:
+            self._telemetry.shadow_hits.inc()
+
+    def _observe(self, request: DecideRequest, plan: Plan, outcome: Outcome, stamp: bytes) -> None:
+        self._policies.observe(request.tenant_id, stamp)
+        if self._audit_lines.on:
+            self._audit_lines.decided(request, plan, outcome)
 
     def _fault(self, request: DecideRequest, fault: RowFault) -> None:
         self._telemetry.store_row_faults.inc()

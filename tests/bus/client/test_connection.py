@@ -240,7 +240,7 @@ async def test_a_cancellation_that_is_lost_holds_no_close_up() -> None:
                 lost += 1
 
     bus = Bus(BusOptions(("nats://127.0.0.1:1",)))
-    bus._task = asyncio.create_task(stubborn())
+    bus._upkeep._task = asyncio.create_task(stubborn())
     await asyncio.sleep(0)
     async with asyncio.timeout(5):
         await bus.close()

@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any, cast
 
+from router.domain.decide.outcome import Outcome, Unavailable
+from router.store.decide.availability import Availability
 from router.store.decide.batch import Batch
 from router.store.decide.call_deadline import CallDeadlines
+from router.store.decide.row_queue import RowQueue
 
 DEADLINE_S = 0.05
 
@@ -59,28 +61,58 @@ class Clock:
 
 
 class Lane:
-    """Hears of missed deadlines and of rows to look at, and when."""
+    """The availability and the queue of a lane: when a deadline was missed, and when rows were looked at."""
 
-    deadline_s = DEADLINE_S
-
-    def __init__(self) -> None:
+    def __init__(self, missed_until_down: int = 1_000) -> None:
         self.clock = Clock()
-        self.loop: Any = self.clock
         self.heard: list[float] = []
         self.looked: list[float] = []
+        self.refused = 0
+        self.waiting: list[Batch] = []
+        self._missed_until_down = missed_until_down
 
-    def missed(self) -> None:
+    def deadline_missed(self) -> bool:
         """One more."""
         self.heard.append(round(self.clock.now - 100.0, 3))
+        return len(self.heard) >= self._missed_until_down
 
-    def expire(self) -> None:
-        """Rows may have expired."""
+    def batches(self) -> list[Batch]:
+        """Those that wait."""
         self.looked.append(round(self.clock.now - 100.0, 3))
+        return self.waiting
+
+    def refuse(self) -> None:
+        """The lane is down."""
+        self.refused += 1
+
+    def watch(self) -> CallDeadlines:
+        """Its deadlines."""
+        loop, availability, queue = cast(Any, self.clock), cast(Availability, self), cast(RowQueue, self)
+        return CallDeadlines(loop, DEADLINE_S, availability, queue)
+
+
+class Row:
+    """A row that keeps its answers."""
+
+    def __init__(self, expires_ms: float = 1e9) -> None:
+        self.expires = expires_ms
+        self.told: list[Outcome] = []
+
+    def tell(self, what: Outcome) -> None:
+        """Keep it."""
+        self.told.append(what)
+
+
+def batch(*rows: Row) -> Batch:
+    """A batch of these."""
+    made = Batch()
+    made.waiting = cast(Any, list(rows))
+    return made
 
 
 def started(lane: Lane) -> CallDeadlines:
     """The watch of a call that is sent now."""
-    deadlines = CallDeadlines(lane)
+    deadlines = lane.watch()
     deadlines.start([], lane.clock.now)
     return deadlines
 
@@ -137,7 +169,7 @@ def test_a_call_that_has_returned_misses_nothing() -> None:
 def test_calls_that_are_answered_in_time_share_a_timer() -> None:
     """A thousand calls in a row, 1 ms each: a timer for each deadline's length, not for each call."""
     lane = Lane()
-    deadlines = CallDeadlines(lane)
+    deadlines = lane.watch()
     for n in range(1_000):
         deadlines.start([], lane.clock.now)
         lane.clock.run(100.0 + (n + 1) / 1_000)
@@ -164,9 +196,7 @@ def test_a_row_that_ends_earlier_moves_the_timer() -> None:
     lane = Lane()
     deadlines = started(lane)
     deadlines.stop()
-    row = Batch()
-    row.waiting = cast(Any, [SimpleNamespace(expires=100_010.0)])
-    deadlines.start([row], lane.clock.now)
+    deadlines.start([batch(Row(100_010.0))], lane.clock.now)
     lane.clock.run(100.012)
     assert lane.looked == [0.01]
     assert lane.heard == []
@@ -175,7 +205,7 @@ def test_a_row_that_ends_earlier_moves_the_timer() -> None:
 def test_who_waits_for_a_connection_misses_no_deadline() -> None:
     """Rows are looked at every few ms; there is no call that could be late."""
     lane = Lane()
-    CallDeadlines(lane).start_waiting(lane.clock.now)
+    lane.watch().start_waiting(lane.clock.now)
     lane.clock.run(100.5)
     assert lane.heard == []
     assert len(lane.looked) > 50
@@ -186,3 +216,39 @@ def test_a_closed_watch_has_no_timer() -> None:
     lane = Lane()
     started(lane).close()
     assert lane.clock.timers == []
+
+
+def test_rows_are_answered_by_where_they_are() -> None:
+    """In flight: they may be executed. Behind: nothing was sent. Those whose time is not over wait on."""
+    lane = Lane()
+    early, late, behind, patient = Row(100_010.0), Row(), Row(100_010.0), Row()
+    lane.waiting = [batch(behind, patient)]
+    deadlines = lane.watch()
+    deadlines.start([batch(early), batch(late)], lane.clock.now)
+    lane.clock.run(100.012)
+    assert (early.told, behind.told) == ([Unavailable(sent=True)], [Unavailable(sent=False)])
+    assert (late.told, patient.told) == ([], [])
+    lane.clock.run(100.056)  # looked at every 5 ms
+    assert late.told == [Unavailable(sent=True)]
+    assert patient.told == []
+
+
+def test_several_missed_deadlines_refuse_the_queue() -> None:
+    """Once the lane is down, and not before."""
+    lane = Lane(missed_until_down=3)
+    started(lane)
+    lane.clock.run(100.14)
+    assert (len(lane.heard), lane.refused) == (2, 0)
+    lane.clock.run(100.16)
+    assert (len(lane.heard), lane.refused) == (3, 1)
+
+
+def test_rows_of_a_call_that_has_returned_are_nobodys() -> None:
+    """A watch of waiting rows does not answer those of the call before."""
+    lane = Lane()
+    deadlines, row = lane.watch(), Row(100_010.0)
+    deadlines.start([batch(row)], lane.clock.now)
+    deadlines.stop()
+    deadlines.start_waiting(lane.clock.now)
+    lane.clock.run(100.1)
+    assert row.told == []

@@ -89,13 +89,13 @@ class Room:
             self,
             self.telemetry,
             told,
-            read=Outcomes(
+            outcomes=Outcomes(
                 self.store,
                 self.policies,
                 self.telemetry,
                 told.on_store_error,
                 on_degraded=lambda request, *_: self.deferred.append(request),
-            ).read,
+            ),
             tracing=Tracing.off(),
             extensions=self,
             standstill=standstill,

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from bench.bars import Pick, cpu_us, rate, select, typical
-from bench.plots.chart import Chart, Series, svg
+from bench.document.chart import Chart, Series, svg
 from bench.rounds import Record
 
 FOLDER = Path(__file__).parents[2] / "docs" / "plots"

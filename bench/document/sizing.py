@@ -1,8 +1,8 @@
 """What one pod answers, and what it costs then: the table to size a fleet by, and the plots beside it."""
 
-from bench import sections
 from bench.bars import cpu_us, rate, select, typical
-from bench.plots.draw import write as write_plots
+from bench.document import sections
+from bench.document.plots import write as write_plots
 from bench.report import Run
 from bench.rounds import Record
 
@@ -20,8 +20,9 @@ _COLUMNS = (
 
 def written(run: Run) -> None:
     """Write the table and the plots into docs."""
-    write_plots(run.records)
-    sections.write(SECTION, f"{sections.stamp('make bench')} {run.conditions.text}\n\n{table(run.records)}")
+    plots = "\n".join(f"![{path.stem}](plots/{path.name})" for path in write_plots(run.records))
+    text = f"{sections.stamp('make bench')} {run.conditions.text}\n\n{table(run.records)}\n\n{plots}"
+    sections.write(SECTION, text)
 
 
 def table(records: list[Record]) -> str:

@@ -1,4 +1,4 @@
-"""`python -m bench.due [--tenants N] [--each N]`: what a sweeper's look costs Redis when very much is to be done.
+"""`python -m bench.store.due [--tenants N] [--each N]`: what a sweeper's look costs Redis when very much is to be done.
 
 Fills the due sets as decisions do (one sorted set a partition, whoever the tenant is), and asks for due tasks as pods
 do: first with everything due later, as it is when all goes well, then with everything due now.
@@ -17,8 +17,8 @@ from msgspec import Struct
 from redis import Redis
 from rich.console import Console
 
-from bench.memory import used_memory
 from bench.processes import HOST, BenchFailed, Placement, start_valkey
+from bench.store.memory import used_memory
 from router.domain.ids import decision_id, idempotency_name, partition_of, task_id
 from router.store.keys import Keys
 from router.store.servers.nodes import SingleNode
@@ -105,7 +105,7 @@ def measure(folder: Path, tenants: int, each: int) -> tuple[float, list[Look]]:
 
 def main() -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m bench.due", description="What a sweeper's look costs Redis.")
+    parser = argparse.ArgumentParser(prog="python -m bench.store.due", description="What a sweeper's look costs Redis.")
     parser.add_argument("--tenants", type=int, default=10_000)
     parser.add_argument("--each", type=int, default=100, help="tasks due for each")
     arguments = parser.parse_args()

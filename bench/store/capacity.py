@@ -1,7 +1,7 @@
 """The capacity figures of the specification (its section 5.2) beside what is measured here.
 
-    python -m bench.capacity            a million keys, about half a minute
-    python -m bench.capacity --keys N   another number
+    python -m bench.store.capacity            a million keys, about half a minute
+    python -m bench.store.capacity --keys N   another number
 
 Audit entries are written by the decide script, as always: a call of 100 rows after the other from one connection, so a
 second's entries are a second's decisions of one Redis. Policies are compiled as in a pod, each by itself.
@@ -22,9 +22,9 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.ceiling import Caller
-from bench.memory import KeyCost, filled, idempotency, left_behind
 from bench.processes import HOST, Placement, start_valkey
 from bench.rows import Calls
+from bench.store.memory import KeyCost, filled, idempotency, left_behind
 from bench.workload import policy
 from router.domain.policy.document import parse
 from router.domain.policy.model import StoredPolicy, TenantPolicies
@@ -96,7 +96,7 @@ def policy_bytes(tenants: int = TENANTS) -> tuple[float, float]:
 
 
 def figures(rate: AuditRate, costs: list[KeyCost], policies: tuple[float, float]) -> list[Figure]:
-    """The table's rows; `costs` as `bench.memory` measures them."""
+    """The table's rows; `costs` as `bench.store.memory` measures them."""
     cost = {c.kind: c for c in costs}
     key, entry = cost["idempotency key"], cost["audit entry"]
     each = key.delta or key.usage
@@ -146,7 +146,7 @@ def measure(redis: Redis, keys: int) -> list[Figure]:
 
 def main() -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m bench.capacity", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m bench.store.capacity", description=__doc__.splitlines()[0])
     parser.add_argument("--keys", type=int, default=_MB, help="idempotency keys to fill (default: a million)")
     keys: int = parser.parse_args().keys
     with tempfile.TemporaryDirectory(prefix="router-capacity-") as folder:

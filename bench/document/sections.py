@@ -5,7 +5,7 @@ import platform
 from datetime import UTC, datetime
 from pathlib import Path
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "PERFORMANCE.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "PERFORMANCE.md"
 
 
 class SectionMissing(Exception):
