@@ -115,7 +115,7 @@ class QuotaExceeded(RouterError):
     Nothing was written.
     """
 
-    def __init__(self, quota: str, would_be: int, maximum: int) -> None:
+    def __init__(self, quota: str, would_be: int, *, maximum: int) -> None:
         setting = f"ROUTER_QUOTA_{quota.upper()}"
         super().__init__(f"quota_exceeded: the tenant would have {would_be} {quota}, at most {maximum} ({setting})")
         self.quota = quota

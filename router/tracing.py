@@ -100,6 +100,8 @@ def _context(traceparent: str | None) -> "Context":
         return Context()
     flags = TraceFlags(int(match[3], 16))
     return set_span_in_context(
-        NonRecordingSpan(SpanContext(int(match[1], 16), int(match[2], 16), is_remote=True, trace_flags=flags)),
+        NonRecordingSpan(
+            SpanContext(trace_id=int(match[1], 16), span_id=int(match[2], 16), is_remote=True, trace_flags=flags)
+        ),
         Context(),
     )

@@ -151,7 +151,7 @@ def in_a_log(text: str) -> str:
 def in_readiness(text: str) -> str:
     """What /readyz shows."""
     readiness = Readiness(["store"])
-    readiness.not_ok("store", text)
+    readiness.not_ok("store", reason=text)
     readiness.degrade(Degradable.STORE_FACTS, text)
     return f"{readiness.reasons()} {readiness.states()} {readiness.degraded()}"
 

@@ -67,10 +67,10 @@ async def looks(redis: Redis, keys: Keys, url: str, what: str, count: int) -> Lo
     await nodes.open()
     try:
         tasks = RedisTasks(keys, nodes)
-        await tasks.claim(CLAIM_MS, MAXIMUM)  # loads the script
+        await tasks.claim(CLAIM_MS, maximum=MAXIMUM)  # loads the script
         before, started, taken = _script_us(redis), time.perf_counter(), 0
         for _ in range(count):
-            taken += len((await tasks.claim(CLAIM_MS, MAXIMUM)).task_ids)
+            taken += len((await tasks.claim(CLAIM_MS, maximum=MAXIMUM)).task_ids)
         took = time.perf_counter() - started
         return Look(what, (_script_us(redis) - before) / count, took * 1e6 / count, taken / count)
     finally:

@@ -35,7 +35,7 @@ class Boot:
     async def run(self) -> None:
         """Boot; every step is retried until it succeeds."""
         parts, platform = self._parts, self._parts.platform
-        platform.readiness.not_ok("bus", "connecting")
+        platform.readiness.not_ok("bus", reason="connecting")
         await self._until_done("store", self._open_store)
         await self._until_done("policies", parts.policies.guard.check)
         self._start(parts.policies.guard.run(), "guard")
@@ -44,7 +44,7 @@ class Boot:
         self._start(parts.policies.figures.run(), "figures")
         while not await platform.bus.wait_connected(_BUS_AWAY_S):
             why = platform.bus.last_error or "no answer yet"
-            platform.readiness.not_ok("bus", f"NATS is unavailable: {why}")
+            platform.readiness.not_ok("bus", reason=f"NATS is unavailable: {why}")
         await self._until_done("bus", self._open_bus)
         # Before the streams are checked: a forbidden stream raises an alert, and the boot waits until it is resolved.
         self._start(platform.alerts.run(), "alerts")
@@ -63,6 +63,9 @@ class Boot:
         self._start(parts.policies.measure.run(), "measure")
         self._start(parts.policies.breaker_episodes.run(), "breaker episodes")
         await self._until_done("serving", self._open_endpoint)
+        if platform.settings.api == "on":
+            await parts.api.poll()
+            self._start(parts.api.run(), "api")
         _settle_garbage_collector()
         parts.deciding.standstill.start()
         log.info("pod %s serves", platform.settings.pod_name, extra={"event": Event.POD_READY})
@@ -77,7 +80,7 @@ class Boot:
                 try:
                     await step()
                 except (StoreError, BusError) as fault:
-                    self._parts.platform.readiness.not_ok(condition, str(fault))
+                    self._parts.platform.readiness.not_ok(condition, reason=str(fault))
                     if (suppressed := throttle.due(str(fault))) is not None:
                         fields = {"event": Event.POD_NOT_READY, "unsaid": suppressed}
                         log.warning("not ready: %s", fault, extra=fields)

@@ -84,14 +84,14 @@ class Rotation:
                 await self._parts[part](settings)
             except (InvalidInput, StoreError, BusError) as fault:
                 self._counts.labels(part, "refused").inc()
-                self._failed(part, str(fault))
+                self._failed(part, why=str(fault))
             else:
                 self._used[part] = digests[part]
                 self._counts.labels(part, "done").inc()
                 self._throttles[part].over()
                 log.info("changed secrets are in use: %s", part, extra={"event": Event.SECRETS_ROTATED, "part": part})
 
-    def _failed(self, part: str, why: str) -> None:
+    def _failed(self, part: str, *, why: str) -> None:
         if (suppressed := self._throttles[part].due(why)) is not None:
             fields = {"event": Event.SECRETS_REFUSED, "part": part, "unsaid": suppressed}
             log.error("changed secrets of %s cannot be used, the old ones stay: %s", part, why, extra=fields)

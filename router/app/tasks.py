@@ -41,7 +41,7 @@ class TaskParts:
         self.dispatcher = Dispatcher(
             store.tasks, platform.publisher, t, platform.now_ms, late_ms=s.publish_timeout_s * 1000
         )
-        keep = FinalKeep(s.final_keep_s * 1000, s.final_keep_bytes)
+        keep = FinalKeep(keep_ms=s.final_keep_s * 1000, max_output_bytes=s.final_keep_bytes)
         self.final_results = FinalResults(
             store.tasks, platform.publisher, platform.bus, t, keep, memory_share=lambda: platform.memory_share
         )
@@ -50,7 +50,7 @@ class TaskParts:
         self.outbox = Outbox(
             tasks=store.tasks,
             publisher=platform.publisher,
-            usage_log=StreamHistory(platform.bus, s.stream_usage_name, subjects.USAGE),
+            usage_log=StreamHistory(platform.bus, s.stream_usage_name, subjects=(subjects.USAGE,)),
             telemetry=t,
             alerts=platform.alerts,
             dedup_ms=self._usage_dedup_ms,

@@ -42,7 +42,7 @@ class Account(Struct, frozen=True):
         return next(s.name for s in self.streams if s.kind == kind)
 
 
-class User(Struct, frozen=True):
+class User(Struct, frozen=True, kw_only=True):
     """A user of NATS: what it may publish and subscribe to. Its inboxes begin with `inbox_prefix`."""
 
     name: str
@@ -56,7 +56,7 @@ def user(party: Party, account: Account, name: str | None = None) -> User:
     named = name or _name(party, account)
     inbox = account.inbox if party is Party.POD else _inbox(named, account)
     publish, subscribe = _subjects(party, account)
-    return User(named, inbox, _narrow(publish), _narrow([*subscribe, f"{inbox}.>"]))
+    return User(name=named, inbox_prefix=inbox, publish=_narrow(publish), subscribe=_narrow([*subscribe, f"{inbox}.>"]))
 
 
 def authorization(users: Iterable[tuple[Party, User]]) -> str:
@@ -159,10 +159,10 @@ def _checks(account: Account) -> list[str]:
 def _of_consumers(account: Account) -> list[str]:
     """Creating the durable consumers, and those that pods pull from."""
     created = [f"{account.api}.CONSUMER.DURABLE.CREATE.{c.stream}.{c.name}" for c in account.consumers]
-    return created + [s for c in account.consumers[1:] for s in _pulling(account, c.stream, c.name)]
+    return created + [s for c in account.consumers[1:] for s in _pulling(account, c.stream, consumer=c.name)]
 
 
-def _pulling(account: Account, stream: str, consumer: str) -> list[str]:
+def _pulling(account: Account, stream: str, *, consumer: str) -> list[str]:
     name = f"{stream}.{consumer}"
     # Behind a leaf node an ack's subject has domain and account in front of the stream.
     return [f"{account.api}.CONSUMER.MSG.NEXT.{name}", f"$JS.ACK.{name}.>", f"$JS.ACK.*.*.{name}.>"]
@@ -196,7 +196,7 @@ def _assigned(account: Account) -> list[str]:
 
 
 def _of_worker(account: Account) -> list[str]:
-    pulled = _pulling(account, account.stream("assign"), account.consumer)
+    pulled = _pulling(account, account.stream("assign"), consumer=account.consumer)
     return [*_reported(account), *_FROM_WORKERS, *pulled]
 
 

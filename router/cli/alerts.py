@@ -44,7 +44,7 @@ def alerts(
     def wanted(e: "Episode") -> bool:
         return not (open_ and e.resolved_at is not None) and severity in (None, e.severity)
 
-    asyncio.run(_show(settings, moment_ms(since, "--since"), wanted, follow=follow, json=json))
+    asyncio.run(_show(settings, moment_ms(since, option="--since"), wanted, follow=follow, json=json))
 
 
 async def _show(settings: "Settings", since_ms: int | None, chosen: "Wanted", *, follow: bool, json: bool) -> None:
@@ -56,7 +56,9 @@ async def _show(settings: "Settings", since_ms: int | None, chosen: "Wanted", *,
     from router.wire import subjects
 
     async with open_bus(settings) as bus:
-        log = await alert_log(StreamHistory(bus, settings.stream_alert_name, f"{subjects.ALERT}.*"), since_ms)
+        log = await alert_log(
+            StreamHistory(bus, settings.stream_alert_name, subjects=(f"{subjects.ALERT}.*",)), since_ms
+        )
         found = [e for e in log.episodes if chosen(e)]
         if json and not follow:
             print_json(msgspec.to_builtins(found))

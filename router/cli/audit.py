@@ -73,8 +73,8 @@ def query(
     settings = settings_for(redis=redis)
     audit_query = AuditQuery(
         tenant_id=tenant,
-        since_ms=moment_ms(since, "--since"),
-        until_ms=moment_ms(until, "--until"),
+        since_ms=moment_ms(since, option="--since"),
+        until_ms=moment_ms(until, option="--until"),
         action=action,
         user_id=user,
         resource_type=kind or None,
@@ -151,7 +151,7 @@ async def _tail(settings: "Settings", tenant: str, lines: int, *, follow: bool, 
                 return bool(page)
             if not page:
                 await asyncio.sleep(POLL_S)
-            page = await log.after(tenant, last, maximum=TAIL_MAX)
+            page = await log.after(tenant, last=last, maximum=TAIL_MAX)
 
 
 @app.command()

@@ -38,7 +38,7 @@ def export(
 
     from router.cli.shared.target import settings_for
 
-    since_ms, until_ms = moment_ms(since, "--since"), moment_ms(until, "--until")
+    since_ms, until_ms = moment_ms(since, option="--since"), moment_ms(until, option="--until")
     manifest = asyncio.run(
         _export(settings=settings_for(redis=redis), tenant=tenant, out=out, since_ms=since_ms, until_ms=until_ms)
     )
@@ -67,7 +67,7 @@ async def _export(
         last = f"{since_ms - 1}-{2**64 - 1}" if since_ms else "0-0"
         try:
             with AuditFile(out, tenant) as file:
-                while some := await log.after(tenant, last, maximum=_BATCH):
+                while some := await log.after(tenant, last=last, maximum=_BATCH):
                     last = some[-1].id
                     entries = some if until_ms is None else [e for e in some if place(e.id)[0] < until_ms]
                     file.add(entries)

@@ -26,9 +26,9 @@ def force_open(
     redis: RedisOption = None,
 ) -> None:
     """Hold a provider's breaker open, on every pod at once, until it is reset."""
-    changed = override(lambda o: o.force_open(tenant, name, why=why), redis)
+    changed = override(lambda o: o.force_open(tenant, provider=name, why=why), redis)
     what = f"the breaker of {tenant}/{name} is held open"
-    print_change(json, changed, what, tenant_id=tenant, provider_id=name, state="open")
+    print_change(json, changed=changed, what=what, tenant_id=tenant, provider_id=name, state="open")
 
 
 @app.command()
@@ -40,9 +40,9 @@ def reset(
     redis: RedisOption = None,
 ) -> None:
     """Close a provider's breaker, forced or tripped, and clear its counts."""
-    changed = override(lambda o: o.reset(tenant, name, why=why), redis)
+    changed = override(lambda o: o.reset(tenant, provider=name, why=why), redis)
     what = f"the breaker of {tenant}/{name} is closed"
-    print_change(json, changed, what, tenant_id=tenant, provider_id=name, state="closed")
+    print_change(json, changed=changed, what=what, tenant_id=tenant, provider_id=name, state="closed")
 
 
 @app.command("list")

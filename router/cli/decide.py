@@ -51,7 +51,9 @@ def decide(
 
     from router.cli.shared.target import settings_for
 
-    body = request_body(tenant, task, payload, policy=policy, request_id=request_id, session=session, user=user)
+    body = request_body(
+        tenant, task=task, payload=payload, policy=policy, request_id=request_id, session=session, user=user
+    )
     if push or wait:
         body["push_assignment"] = True
     if explain:
@@ -67,9 +69,9 @@ def decide(
 
 def request_body(
     tenant: str,
+    *,
     task: str,
     payload: str,
-    *,
     policy: str | None,
     request_id: str | None,
     session: str | None,
@@ -178,7 +180,7 @@ def _show(answer: dict[str, Any], result: dict[str, Any] | None) -> None:
     reply, context = answer["reply"], answer["reply"].get("context") or {}
     facts: list[tuple[str, Any]]
     if reply.get("ok") is True:
-        facts = _decision(reply["decision"], context)
+        facts = _decision(reply["decision"], context=context)
     else:
         error = reply.get("error") or {}
         note(f"refused: {error.get('code')}: {error.get('message')}")
@@ -203,7 +205,7 @@ def _show(answer: dict[str, Any], result: dict[str, Any] | None) -> None:
         print_why(why)
 
 
-def _decision(decision: dict[str, Any], context: dict[str, Any]) -> list[tuple[str, Any]]:
+def _decision(decision: dict[str, Any], *, context: dict[str, Any]) -> list[tuple[str, Any]]:
     return [
         ("provider", decision["provider_id"]),
         ("reason", f"{decision['reason']} (priority {decision['priority']})"),

@@ -134,7 +134,7 @@ def redrive(
 def _filter(*, subject: str | None, reason: str | None, tenant: str | None, since: str | None) -> "Filter":
     from router.usecases.messages.dead_letters import Filter
 
-    return Filter(subject=subject, reason=reason, tenant_id=tenant, since_ms=moment_ms(since, "--since"))
+    return Filter(subject=subject, reason=reason, tenant_id=tenant, since_ms=moment_ms(since, option="--since"))
 
 
 @asynccontextmanager
@@ -150,8 +150,8 @@ async def _open(nats: str | None) -> AsyncIterator[_Streams]:
             subjects.RESULT: StreamHistory(bus, settings.stream_result_name),
             subjects.ACK: StreamHistory(bus, settings.stream_ack_name),
         }
-        dead_letters = (f"{subject}.dlq" for subject in origins)
-        yield _Streams(bus, StreamHistory(bus, settings.stream_dlq_name, *dead_letters), origins)
+        dead_letters = [f"{subject}.dlq" for subject in origins]
+        yield _Streams(bus, StreamHistory(bus, settings.stream_dlq_name, subjects=dead_letters), origins)
 
 
 async def _list(nats: str | None, chosen: "Filter", limit: int) -> "list[StoredDeadLetter]":

@@ -52,11 +52,13 @@ def explain(
     if (entry is None) is not dry_run:
         raise typer.BadParameter("name a decision with --id, or use --dry-run", param_hint="--id")
     if entry is not None:
-        found = asyncio.run(_entry(settings_for(redis=redis), tenant, entry))
-        raise typer.Exit(_print_entry(found, tenant, entry, json=json))
+        found = asyncio.run(_entry(settings_for(redis=redis), tenant, name=entry))
+        raise typer.Exit(_print_entry(found, tenant, name=entry, json=json))
     if task is None:
         raise typer.BadParameter("a dry run needs a task", param_hint="--task")
-    body = request_body(tenant, task, payload, policy=policy, request_id=request_id, session=session, user=user)
+    body = request_body(
+        tenant, task=task, payload=payload, policy=policy, request_id=request_id, session=session, user=user
+    )
     constraints = {"max_latency_ms": max_latency_ms, "max_cost": max_cost}
     if any(v is not None for v in constraints.values()):
         body["constraints"] = {k: v for k, v in constraints.items() if v is not None}
@@ -64,7 +66,7 @@ def explain(
     raise typer.Exit(_print_dry_run(reply, json=json))
 
 
-async def _entry(settings: "Settings", tenant: str, name: str) -> "AuditEntry | None":
+async def _entry(settings: "Settings", tenant: str, *, name: str) -> "AuditEntry | None":
     """The audit entry with this id, or the entry of the decision that the id or the entry names."""
     from router.cli.shared.connections import open_store
     from router.domain.audit.records import AuditQuery
@@ -77,7 +79,7 @@ async def _entry(settings: "Settings", tenant: str, name: str) -> "AuditEntry | 
         found: AuditEntry | None = None
         decision: object = name
         if from_text(name) is None:
-            found = await log.entry(tenant, name)
+            found = await log.entry(tenant, entry_id=name)
             if found is None or found.action.startswith("decision."):
                 return found
             decision = found.details.get("decision_id")
@@ -88,7 +90,7 @@ async def _entry(settings: "Settings", tenant: str, name: str) -> "AuditEntry | 
         return found
 
 
-def _print_entry(found: "AuditEntry | None", tenant: str, name: str, *, json: bool) -> Exit:
+def _print_entry(found: "AuditEntry | None", tenant: str, *, name: str, json: bool) -> Exit:
     from router.cli.shared.audit_rows import facts, moment
     from router.cli.shared.story import print_story, reason_of, refusal_of
 

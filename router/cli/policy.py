@@ -48,7 +48,9 @@ def apply(
     document = policy_check.read_good(file)
 
     async def act(publisher: "PolicyPublisher") -> "Published":
-        return await publisher.apply(tenant, policy, document, expect_revision=expect_revision, dry_run=dry_run)
+        return await publisher.apply(
+            tenant, policy_id=policy, document=document, expect_revision=expect_revision, dry_run=dry_run
+        )
 
     _show_published(with_publisher(act, redis=redis, nats=nats), json)
 
@@ -66,7 +68,7 @@ def delete(
     """Delete a policy and announce it. Exit code 1: there is none, or it was changed meanwhile."""
 
     async def act(publisher: "PolicyPublisher") -> "Published":
-        return await publisher.delete(tenant, policy, expect_revision=expect_revision, dry_run=dry_run)
+        return await publisher.delete(tenant, policy_id=policy, expect_revision=expect_revision, dry_run=dry_run)
 
     _show_published(with_publisher(act, redis=redis, nats=nats), json)
 
@@ -96,7 +98,7 @@ def show(
     import orjson
 
     async def act(publisher: "PolicyPublisher") -> "Record | None":
-        return await publisher.show(tenant, policy)
+        return await publisher.show(tenant, policy_id=policy)
 
     record = with_publisher(act, redis=redis, nats=None)
     if record is None:
@@ -119,7 +121,7 @@ def history(
     """Show the revisions of a policy, newest first, and who wrote them. Exit code 1: there are none."""
 
     async def act(publisher: "PolicyPublisher") -> "tuple[HistoryEntry, ...]":
-        return await publisher.history(tenant, policy)
+        return await publisher.history(tenant, policy_id=policy)
 
     import orjson
 
@@ -151,7 +153,9 @@ def rollback(
     """
 
     async def act(publisher: "PolicyPublisher") -> "Published":
-        return await publisher.rollback(tenant, policy, to, expect_revision=expect_revision, dry_run=dry_run)
+        return await publisher.rollback(
+            tenant, policy_id=policy, revision=to, expect_revision=expect_revision, dry_run=dry_run
+        )
 
     _show_published(with_publisher(act, redis=redis, nats=nats), json)
 
@@ -184,7 +188,7 @@ def _changes(p: "HistoryEntry", older: "HistoryEntry | None") -> str:
 
     if older is None or older.document is None or p.document is None:
         return ""
-    return "\n".join(map(str, diff(orjson.loads(older.document), orjson.loads(p.document))))
+    return "\n".join(map(str, diff(orjson.loads(older.document), after=orjson.loads(p.document))))
 
 
 def _show_published(published: "Published", json: bool) -> None:

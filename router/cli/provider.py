@@ -25,8 +25,10 @@ def drain(
     redis: RedisOption = None,
 ) -> None:
     """Stop new work for a provider, on every pod at once. Running tasks may finish."""
-    changed = override(lambda o: o.drain(tenant, name, on=True, why=why), redis)
-    print_change(json, changed, f"{tenant}/{name} is drained", tenant_id=tenant, provider_id=name, drained=True)
+    changed = override(lambda o: o.drain(tenant, provider=name, on=True, why=why), redis)
+    print_change(
+        json, changed=changed, what=f"{tenant}/{name} is drained", tenant_id=tenant, provider_id=name, drained=True
+    )
 
 
 @app.command()
@@ -38,8 +40,10 @@ def enable(
     redis: RedisOption = None,
 ) -> None:
     """Let a drained provider have work again."""
-    changed = override(lambda o: o.drain(tenant, name, on=False, why=why), redis)
-    print_change(json, changed, f"{tenant}/{name} is not drained", tenant_id=tenant, provider_id=name, drained=False)
+    changed = override(lambda o: o.drain(tenant, provider=name, on=False, why=why), redis)
+    print_change(
+        json, changed=changed, what=f"{tenant}/{name} is not drained", tenant_id=tenant, provider_id=name, drained=False
+    )
 
 
 @app.command("list")

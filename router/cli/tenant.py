@@ -26,7 +26,7 @@ app = typer.Typer(help="List tenants, disable, enable and purge them.", no_args_
 def disable(name: TenantArgument, why: WhyOption = None, json: JsonOption = False, redis: RedisOption = None) -> None:
     """Refuse new requests of a tenant, on every pod at once. Stored answers and running tasks stay."""
     changed = override(lambda o: o.switch(name, on=False, why=why), redis)
-    print_change(json, changed, f"{name} is disabled", tenant_id=name, disabled=True)
+    print_change(json, changed=changed, what=f"{name} is disabled", tenant_id=name, disabled=True)
 
 
 @app.command("enable")
@@ -35,7 +35,7 @@ def enable_tenant(
 ) -> None:
     """Accept requests of a tenant again."""
     changed = override(lambda o: o.switch(name, on=True, why=why), redis)
-    print_change(json, changed, f"{name} is enabled", tenant_id=name, disabled=False)
+    print_change(json, changed=changed, what=f"{name} is enabled", tenant_id=name, disabled=False)
 
 
 @app.command("list")
@@ -125,7 +125,7 @@ def purge(
     Streams and exported audit stay for their own retention. Settled usage is still published.
     """
     confirm = name if yes or dry_run else _asked(name)
-    purged = asyncio.run(_purge(settings_for(redis=redis, nats=nats), name, confirm, why, dry_run=dry_run))
+    purged = asyncio.run(_purge(settings_for(redis=redis, nats=nats), name, confirm=confirm, why=why, dry_run=dry_run))
     if json:
         from router.usecases.admin.act_replies import purged_facts
 
@@ -152,7 +152,7 @@ def _asked(name: str) -> str:
     return answer
 
 
-async def _purge(settings: "Settings", name: str, confirm: str, why: str | None, *, dry_run: bool) -> "Purged":
+async def _purge(settings: "Settings", name: str, *, confirm: str, why: str | None, dry_run: bool) -> "Purged":
     from router.app.adapter_settings import audit_ms, forget_ms
     from router.cli.shared.connections import open_store
     from router.domain.audit.records import Actor
@@ -163,7 +163,7 @@ async def _purge(settings: "Settings", name: str, confirm: str, why: str | None,
     changes = Changes()
     async with open_store(settings) as store:
         acts = RedisLevers(store.keys, store.nodes, lever_scripts(), audit_ms=audit_ms(settings))
-        by = Actor(settings.principal)
+        by = Actor(principal=settings.principal)
         tenants = RedisTenants(store.keys, store.nodes, store.replicas)
         purger = Purger(tenants, acts, changes, by, forget_ms=forget_ms(settings))
         if dry_run:

@@ -38,7 +38,7 @@ def reconcile(
     from router.cli.shared.target import settings_for
 
     settings = settings_for(nats=nats, redis=redis)
-    found = asyncio.run(_reconcile(settings, moment_ms(since, "--since") or 0, tenant))
+    found = asyncio.run(_reconcile(settings, moment_ms(since, option="--since") or 0, tenant))
     if json:
         print_json(msgspec.to_builtins(found) | {"ok": not found.findings})
     else:
@@ -57,10 +57,12 @@ async def _reconcile(settings: "Settings", since_ms: int, tenant: str | None) ->
 
     async with open_store(settings) as store, open_bus(settings) as bus:
         return await reconcile(
-            StreamHistory(bus, settings.stream_result_name, subjects.RESULT, subjects.every_tenant(subjects.RESULT)),
-            StreamHistory(bus, settings.stream_usage_name, subjects.USAGE),
-            RedisTasks(store.keys, store.nodes),
-            RedisAnswers(store.keys, store.nodes),
+            StreamHistory(
+                bus, settings.stream_result_name, subjects=(subjects.RESULT, subjects.every_tenant(subjects.RESULT))
+            ),
+            usage=StreamHistory(bus, settings.stream_usage_name, subjects=(subjects.USAGE,)),
+            tasks=RedisTasks(store.keys, store.nodes),
+            answers=RedisAnswers(store.keys, store.nodes),
             since_ms=since_ms,
             tenant_id=tenant,
         )

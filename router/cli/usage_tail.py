@@ -35,7 +35,7 @@ def tail(
 
     from router.cli.shared.target import settings_for
 
-    since_ms = moment_ms(since, "--since")
+    since_ms = moment_ms(since, option="--since")
     if not asyncio.run(_tail(settings_for(nats=nats), tenant, lines, since_ms, follow=follow, json=json)):
         note("no usage matches")
         raise typer.Exit(Exit.NEGATIVE)
@@ -61,7 +61,7 @@ async def _tail(
         if follow:
             # Subscribe first, so that no event is missed; an event that arrives meanwhile may be shown twice.
             await bus.subscribe(USAGE, lambda _subject, _reply, data, _raw: fresh.put_nowait(data))
-        async for batch in StreamHistory(bus, settings.stream_usage_name, USAGE).read(since_ms=since_ms):
+        async for batch in StreamHistory(bus, settings.stream_usage_name, subjects=(USAGE,)).read(since_ms=since_ms):
             newest.extend(m.data for m in batch if wanted(m.data))
         for event in newest:
             _show(event, json=json)

@@ -47,7 +47,7 @@ class Readiness:
         """Set a condition as met."""
         self._set(name, ConditionState(True, ""))
 
-    def not_ok(self, name: str, reason: str) -> None:
+    def not_ok(self, name: str, *, reason: str) -> None:
         """Set a condition as not met; operators read `reason`."""
         self._set(name, ConditionState(False, redacted(reason)))
 

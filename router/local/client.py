@@ -86,7 +86,7 @@ class Watch:
             self._seen.append(Seen(orjson.loads(message.data), time.monotonic()))
             self._changed.notify_all()
 
-    def all(self, field: str, value: str) -> list[Seen]:
+    def all(self, field: str, *, value: str) -> list[Seen]:
         """The events so far that have this value in this field."""
         return [s for s in self._seen if s.body.get(field) == value]
 
@@ -94,14 +94,14 @@ class Watch:
         """The values of this field so far."""
         return {str(s.body.get(field)) for s in self._seen}
 
-    async def first(self, field: str, value: str, within_s: float) -> Seen | None:
+    async def first(self, field: str, *, value: str, within_s: float) -> Seen | None:
         """The first event with this value in this field; None when there is none in time."""
         try:
             async with asyncio.timeout(within_s), self._changed:
-                await self._changed.wait_for(lambda: self.all(field, value))
+                await self._changed.wait_for(lambda: self.all(field, value=value))
         except TimeoutError:
             return None
-        return self.all(field, value)[0]
+        return self.all(field, value=value)[0]
 
 
 class Caller:

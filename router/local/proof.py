@@ -102,7 +102,7 @@ class _Proof:
         """All steps in their order."""
         acts: list[tuple[str, str, Act]] = []
         for tenant in tenants:
-            flow = _Flow(self._request(tenant, "flow", push_assignment=True))
+            flow = _Flow(self._request(tenant, name="flow", push_assignment=True))
             acts += [
                 (tenant, "decision", partial(self._decided, flow)),
                 (tenant, "assignment in stream ASSIGN", partial(self._assigned, flow)),
@@ -120,7 +120,7 @@ class _Proof:
             acts.append((owner, name, partial(act, owner)))
         return acts
 
-    def _request(self, tenant: str, name: str, **more: Any) -> dict[str, Any]:
+    def _request(self, tenant: str, *, name: str, **more: Any) -> dict[str, Any]:
         return {
             "version": "1",
             "tenant_id": tenant,
@@ -140,7 +140,7 @@ class _Proof:
         return f"{d['provider_id']} ({d['reason']}) by {d['policy_id']} rev {d['policy_revision']}", reply.ms
 
     async def _assigned(self, flow: _Flow) -> tuple[str, float]:
-        seen = await self._caller.assignments.first("assignment_id", flow.assignment_id, STEP_S)
+        seen = await self._caller.assignments.first("assignment_id", value=flow.assignment_id, within_s=STEP_S)
         if seen is None:
             raise NotSeen(f"no assignment {flow.assignment_id}")
         decided, given = flow.answer.decision["provider_id"], seen.body["executor"]["provider_id"]
@@ -148,14 +148,14 @@ class _Proof:
         return f"attempt {seen.body['attempt']} for {given}", (seen.at - flow.sent_at) * 1000
 
     async def _resulted(self, flow: _Flow) -> tuple[str, float]:
-        seen = await self._caller.results.first("assignment_id", flow.assignment_id, STEP_S)
+        seen = await self._caller.results.first("assignment_id", value=flow.assignment_id, within_s=STEP_S)
         if seen is None:
             raise NotSeen("no worker reported a result")
         _must(seen.body["status"] == "success", f"the result says {seen.body['status']}: {seen.body}")
         return f"{seen.body['status']}, the task took {seen.body['latency_ms']} ms", (seen.at - flow.sent_at) * 1000
 
     async def _metered(self, flow: _Flow) -> tuple[str, float]:
-        seen = await self._caller.usage.first("assignment_id", flow.assignment_id, STEP_S)
+        seen = await self._caller.usage.first("assignment_id", value=flow.assignment_id, within_s=STEP_S)
         if seen is None:
             raise NotSeen("no usage event")
         tenant = seen.body["tenant_id"]
@@ -183,14 +183,14 @@ class _Proof:
         _must(reply.ok, f"refused: {reply.error}")
         _must(reply.decision == flow.answer.decision, f"another decision: {reply.decision}")
         _must(reply.context.get("replayed") is True, "not marked as replayed")
-        copies = len(self._caller.assignments.all("request_id", flow.body["request_id"]))
+        copies = len(self._caller.assignments.all("request_id", value=flow.body["request_id"]))
         _must(copies == 1, f"{copies} assignments")
         return f"same decision from {reply.pod}, still one assignment", reply.ms
 
     async def _limited(self, tenant: str) -> tuple[str, float]:
         """Uses a new user in each run, because an earlier run may have used up a user's limit."""
         for n in range(MAX_REQUESTS):
-            body = self._request(tenant, f"limit-{n}", policy_id="limited", context={"user_id": f"u-{self._run}"})
+            body = self._request(tenant, name=f"limit-{n}", policy_id="limited", context={"user_id": f"u-{self._run}"})
             reply = await self._ask(body)
             if reply.ok:
                 continue
@@ -208,7 +208,7 @@ class _Proof:
         # The first request makes the pin; the others must find it, through every pod.
         while len(pods) < self._pods:
             _must(len(replies) < MAX_SAME_POD, f"only {sorted(pods)} answered {len(replies)} requests")
-            body = self._request(tenant, f"sticky-{len(replies)}", policy_id="sticky", context=context)
+            body = self._request(tenant, name=f"sticky-{len(replies)}", policy_id="sticky", context=context)
             reply = await self._ask(body)
             _must(reply.ok, f"refused: {reply.error}")
             if replies:
@@ -222,7 +222,7 @@ class _Proof:
 
     async def _broken(self, tenant: str) -> tuple[str, float]:
         """Fail the first provider until the breaker moves the next request, each result settled before the next."""
-        first = _preferred(tenant, "fragile")
+        first = _preferred(tenant, policy="fragile")
         settled: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         inbox = await self._caller.inbox(settled.put_nowait)
         failures = 0
@@ -230,7 +230,7 @@ class _Proof:
             _must(failures < MAX_FAILURES, f"{first} failed {failures}× and still gets traffic")
             body = self._request(
                 tenant,
-                f"fragile-{n}",
+                name=f"fragile-{n}",
                 policy_id="fragile",
                 push_assignment=True,
                 task={"type": "echo", "payload": {"fail": {"error_code": "SERVER_ERROR", "provider_id": first}}},
@@ -250,7 +250,7 @@ class _Proof:
         raise AssertionError("unreachable: the loop has no end")
 
 
-def _preferred(tenant: str, policy: str) -> str:
+def _preferred(tenant: str, *, policy: str) -> str:
     """The provider with the greatest weight in an example policy."""
     document = orjson.loads((examples_dir() / "policies" / tenant / f"{policy}.json").read_bytes())
     return str(max(document["providers"], key=lambda p: p["weight"])["name"])

@@ -30,7 +30,7 @@ async def run_local(options: Options, *, once: bool) -> int:
     view = View()
     stop = asyncio.Event()
     proven = asyncio.Event()
-    work = asyncio.create_task(_work(options, view, stop, proven, once=once))
+    work = asyncio.create_task(_work(options, view, stop, proven=proven, once=once))
 
     def asked() -> None:
         # Only the first signal counts: a second one must not interrupt the clean stop.
@@ -52,7 +52,7 @@ async def run_local(options: Options, *, once: bool) -> int:
         return FAILED
 
 
-async def _work(options: Options, view: View, stop: asyncio.Event, proven: asyncio.Event, *, once: bool) -> int:
+async def _work(options: Options, view: View, stop: asyncio.Event, *, proven: asyncio.Event, once: bool) -> int:
     with view.working():
         fleet = Fleet(options, view.say)
         async with fleet:

@@ -14,7 +14,9 @@ from router.domain.json import JsonObject
 class AlertSink(Protocol):
     """Receives the conditions that this pod observes (`usecases.alerts.alerts.Alerts`)."""
 
-    def raise_(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
+    def raise_(
+        self, condition: Condition, scope: str, *, message: str = "", metadata: JsonObject | None = None
+    ) -> None:
         """Report that the condition holds."""
 
     def resolve(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
@@ -23,7 +25,9 @@ class AlertSink(Protocol):
         `metadata` describes the end. Without it, the resolving message repeats the metadata of the alert.
         """
 
-    def occurred(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
+    def occurred(
+        self, condition: Condition, scope: str, *, message: str = "", metadata: JsonObject | None = None
+    ) -> None:
         """Report a condition that is an event: it occurred, and no end of it will be reported."""
 
 

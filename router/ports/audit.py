@@ -26,7 +26,7 @@ class AuditLog(Protocol):
         :raises StoreError: Redis did not answer.
         """
 
-    async def after(self, tenant_id: str, last: str, *, maximum: int = 100) -> list[AuditEntry]:
+    async def after(self, tenant_id: str, *, last: str, maximum: int = 100) -> list[AuditEntry]:
         """Return up to `maximum` (at most 512) entries newer than the entry `last`, oldest first.
 
         `last` "0-0" starts at the beginning of the log.
@@ -34,7 +34,7 @@ class AuditLog(Protocol):
         :raises StoreError: Redis did not answer.
         """
 
-    async def entry(self, tenant_id: str, entry_id: str) -> AuditEntry | None:
+    async def entry(self, tenant_id: str, *, entry_id: str) -> AuditEntry | None:
         """Return the entry with this id; None if the log does not have it.
 
         :raises InvalidInput: `entry_id` is not the id of a log entry.
@@ -98,7 +98,7 @@ class AuditRetention(Protocol):
     async def register(self, tenant_ids: Sequence[str]) -> None:
         """Register tenants that have a log, so that retention visits them."""
 
-    async def claim(self, lease_ms: int, maximum: int) -> list[str]:
+    async def claim(self, lease_ms: int, *, maximum: int) -> list[str]:
         """Claim up to `maximum` tenants whose log is due. Other pods do not get these tenants for `lease_ms`."""
 
     async def trim(self, tenant_id: str, *, check_ms: int, full_ms: int, keep_unread: bool) -> Trimmed | None:
@@ -111,7 +111,7 @@ class AuditRetention(Protocol):
     async def exported(self, tenant_id: str) -> str:
         """Return the export position: the id of the last entry that the sink has stored; "0-0" if there is none."""
 
-    async def mark_exported(self, tenant_id: str, expected: str, entry_id: str, count: int) -> bool:
+    async def mark_exported(self, tenant_id: str, *, expected: str, entry_id: str, count: int) -> bool:
         """Move the export position from `expected` to `entry_id`, over `count` entries.
 
         Returns False and changes nothing if the position is not `expected`: another pod has moved it.

@@ -54,7 +54,7 @@ class Published(IntEnum):
 class StreamTrouble(Protocol):
     """Receives reports of streams that do not store publishes. `stream`: its name, or a subject outside the fleet's."""
 
-    def refusing(self, stream: str, words: str) -> None:
+    def refusing(self, stream: str, *, words: str) -> None:
         """A message was refused, or has had no answer for a second. Called again while that lasts."""
 
     def stored(self, stream: str) -> None:

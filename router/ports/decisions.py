@@ -139,27 +139,27 @@ class Claims(Protocol):
     not execute it.
     """
 
-    async def take(self, tenant_id: str, name: bytes, claim: bytes, claim_ms: int) -> bool:
+    async def take(self, tenant_id: str, name: bytes, *, claim: bytes, claim_ms: int) -> bool:
         """Claim an idempotency name for `claim_ms`, whatever answer is stored under it.
 
         Returns False if the name is claimed already.
         """
 
-    async def complete(self, tenant_id: str, decision_id: bytes, claim: bytes, metadata: JsonObject) -> bool:
+    async def complete(self, tenant_id: str, decision_id: bytes, *, claim: bytes, metadata: JsonObject) -> bool:
         """Mark the decision as finished, add `metadata` to it, and release the claim.
 
         A repeat returns True and changes nothing. Returns False and writes nothing if the decision is not stored any
         more.
         """
 
-    async def abandon(self, tenant_id: str, decision_id: bytes, claim: bytes) -> bool:
+    async def abandon(self, tenant_id: str, decision_id: bytes, *, claim: bytes) -> bool:
         """Delete an unfinished decision and release the claim. The request can then be decided again.
 
         Returns False and writes nothing if another pod holds a claim. A finished decision stays as it is, and so does a
         different decision under the same name.
         """
 
-    async def release(self, tenant_id: str, name: bytes, claim: bytes) -> None:
+    async def release(self, tenant_id: str, name: bytes, *, claim: bytes) -> None:
         """Release the claim on an idempotency name. Does nothing if the name is claimed with another value."""
 
 

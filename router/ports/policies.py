@@ -22,13 +22,13 @@ class LeverStore(Protocol):
     levers. Every method raises `StoreError` when Redis did not answer.
     """
 
-    async def drain(self, tenant_id: str, provider: str, *, on: bool, by: Actor, why: str | None = None) -> ActOutcome:
+    async def drain(self, tenant_id: str, *, provider: str, on: bool, by: Actor, why: str | None = None) -> ActOutcome:
         """Exclude a provider from every candidate walk of this tenant, or (`on` False) admit it again."""
 
-    async def force_open(self, tenant_id: str, provider: str, *, by: Actor, why: str | None = None) -> ActOutcome:
+    async def force_open(self, tenant_id: str, *, provider: str, by: Actor, why: str | None = None) -> ActOutcome:
         """Hold a provider's breaker open, whatever its results are, until `reset_breaker`."""
 
-    async def reset_breaker(self, tenant_id: str, provider: str, *, by: Actor, why: str | None = None) -> ActOutcome:
+    async def reset_breaker(self, tenant_id: str, *, provider: str, by: Actor, why: str | None = None) -> ActOutcome:
         """Close a breaker and clear its counts, even if an operator holds it open."""
 
     async def switch(self, tenant_id: str, *, on: bool, by: Actor, why: str | None = None) -> ActOutcome:
@@ -58,9 +58,9 @@ class PolicyStore(Protocol):
     async def apply(
         self,
         tenant_id: str,
+        *,
         policy_id: str,
         document: bytes,
-        *,
         expect_revision: int | None,
         expect_tenant: int | None = None,
         by: Actor = ROUTER,
@@ -77,7 +77,7 @@ class PolicyStore(Protocol):
         :raises StoreError: Redis did not answer.
         """
 
-    async def delete(self, tenant_id: str, policy_id: str, *, expect_revision: int | None, by: Actor = ROUTER) -> int:
+    async def delete(self, tenant_id: str, *, policy_id: str, expect_revision: int | None, by: Actor = ROUTER) -> int:
         """Delete a policy and write the audit record in one act. Returns the tenant's new revision.
 
         The revision grows with deletes too. `expect_revision` as in `apply`.

@@ -65,7 +65,7 @@ class PolicyRecords(PolicyStore, Protocol):
         :raises StoreError: Redis did not answer.
         """
 
-    async def history(self, tenant_id: str, policy_id: str) -> tuple[HistoryEntry, ...]:
+    async def history(self, tenant_id: str, *, policy_id: str) -> tuple[HistoryEntry, ...]:
         """Return the history of a policy, newest first, as far back as the store keeps it.
 
         The first entry is the current content.

@@ -46,7 +46,7 @@ class BadFile(Struct, frozen=True):
     problems: tuple[Problem, ...]
 
 
-class SeedReport(Struct, frozen=True):
+class SeedReport(Struct, frozen=True, kw_only=True):
     """The result of reading the folder.
 
     - `written`: names of the policies that were written.

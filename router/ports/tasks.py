@@ -66,7 +66,7 @@ class TaskStore(Protocol):
         :raises NotReplicated: the moves are made, and too few replicas have them.
         """
 
-    async def claim(self, lease_ms: int, maximum: int) -> Claimed:
+    async def claim(self, lease_ms: int, *, maximum: int) -> Claimed:
         """Claim up to `maximum` due tasks. Other pods do not get these tasks for `lease_ms`.
 
         At the first claim, and at some later ones, this also claims tasks from before a step back of Redis' clock.

@@ -36,7 +36,7 @@ class Inspector(Protocol):
         """
 
 
-class KindCensus(Struct, frozen=True):
+class KindCensus(Struct, frozen=True, kw_only=True):
     """Number and size of the keys of one kind (`store.key_kinds.KEYS`). `size_bytes` is estimated from a sample."""
 
     kind: str

@@ -75,7 +75,7 @@ class FleetChecks:
         if await self._traces():
             raise NotSeen(f"the tenant {self._tenant} has keys in Redis: name an unused one")
         self._ours = True
-        await self._publisher.apply(self._tenant, "default", orjson.dumps(POLICY), expect_revision=0)
+        await self._publisher.apply(self._tenant, policy_id="default", document=orjson.dumps(POLICY), expect_revision=0)
         await self._bus.flush()
         first = await self._ask("0")
         if not first.ok:
@@ -122,7 +122,7 @@ class FleetChecks:
         ids = (from_text(str(r.body["decision"]["decision_id"])) for r in self._admitted)
         answers = [keys.idem(name_in(decision_id)) for decision_id in ids if decision_id is not None]
         if (await self._publisher.list(self._tenant)).find("default") is not None:
-            await self._publisher.delete(self._tenant, "default")
+            await self._publisher.delete(self._tenant, policy_id="default")
         removed = 0
         left = [*answers, *await self._traces()]
         # A row whose pod has stopped waiting may still be executed, until its own deadline.

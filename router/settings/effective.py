@@ -30,7 +30,7 @@ class Row(Struct, frozen=True):
 
 def effective(settings: Settings) -> list[Row]:
     """All settings with their effective values; secrets and credentials in URLs are masked."""
-    return [_row(group.__doc__ or "", f, settings) for group in GROUPS for f in group.__annotations__]
+    return [_row(group.__doc__ or "", field=f, settings=settings) for group in GROUPS for f in group.__annotations__]
 
 
 def reference() -> list[Row]:
@@ -38,7 +38,7 @@ def reference() -> list[Row]:
     return effective(Settings.model_construct(pod_name="", _fields_set=set()))
 
 
-def _row(group: str, field: str, settings: Settings) -> Row:
+def _row(group: str, *, field: str, settings: Settings) -> Row:
     info = Settings.model_fields[field]
     unit = unit_of(info)
     value, default = _text(getattr(settings, field), unit), _default(info, unit)

@@ -116,7 +116,7 @@ def _read(environ: Mapping[str, str]) -> tuple[dict[str, str], list[Problem]]:
             if environ.get(variable(field)):
                 problems.append(Problem(name, message=f"{variable(field)} is also set", hint="set only one of the two"))
                 continue
-            secret = _secret(name, value)
+            secret = _secret(name, path=value)
             if isinstance(secret, Problem):
                 problems.append(secret)
             else:
@@ -128,7 +128,7 @@ def _read(environ: Mapping[str, str]) -> tuple[dict[str, str], list[Problem]]:
     return values, problems
 
 
-def _secret(name: str, path: str) -> str | Problem:
+def _secret(name: str, *, path: str) -> str | Problem:
     try:
         text = Path(path).read_text().strip()
     except (OSError, UnicodeError) as e:

@@ -65,7 +65,7 @@ def _check_parameters(parts: SplitResult) -> None:
             raise ValueError(f"has the parameter {name} twice")
         if name in _TLS and parts.scheme != "rediss":
             raise ValueError(f"has the TLS parameter {name}, but only rediss:// is TLS")
-        if not _fits(name, value):
+        if not _fits(name, value=value):
             raise ValueError(f"has a wrong value of the parameter {name}")
     if "db" in names and parts.scheme != "unix" and parts.path.strip("/"):
         raise ValueError("names its database twice: behind the port and as db")
@@ -74,7 +74,7 @@ def _check_parameters(parts: SplitResult) -> None:
             raise ValueError(f"has two values of {name}: before the host and as a parameter")
 
 
-def _fits(name: str, value: str) -> bool:
+def _fits(name: str, *, value: str) -> bool:
     if name == "db":
         return value.isdecimal()
     return _TLS[name][0](value) if name in _TLS else bool(value)

@@ -30,24 +30,24 @@ class RedisClaims:
         )
         self._abandon = load("abandon", keys=key_kinds, argv=("random", "claim_id"), returns={0: "let_go", 1: "busy"})
 
-    async def take(self, tenant_id: str, name: bytes, claim: bytes, claim_ms: int) -> bool:
+    async def take(self, tenant_id: str, name: bytes, *, claim: bytes, claim_ms: int) -> bool:
         """See `ports.decisions.Claims.take`."""
         key = self._keys.tenant(tenant_id).claim(name)
         return await self._nodes.call("SET", key, claim, "PX", claim_ms, "NX") is not None
 
-    async def complete(self, tenant_id: str, decision_id: bytes, claim: bytes, metadata: JsonObject) -> bool:
+    async def complete(self, tenant_id: str, decision_id: bytes, *, claim: bytes, metadata: JsonObject) -> bool:
         """See `ports.decisions.Claims.complete`."""
         args = [decision_id[-RANDOM_BYTES:], claim, _pack(metadata) if metadata else b""]
         reply = await self._replicas.run(self._complete, self._key_names(tenant_id, name_in(decision_id)), args)
         return int(reply[0]) == 0
 
-    async def abandon(self, tenant_id: str, decision_id: bytes, claim: bytes) -> bool:
+    async def abandon(self, tenant_id: str, decision_id: bytes, *, claim: bytes) -> bool:
         """See `ports.decisions.Claims.abandon`."""
         args = [decision_id[-RANDOM_BYTES:], claim]
         reply = await self._nodes.run(self._abandon, self._key_names(tenant_id, name_in(decision_id)), args)
         return int(reply[0]) == 0
 
-    async def release(self, tenant_id: str, name: bytes, claim: bytes) -> None:
+    async def release(self, tenant_id: str, name: bytes, *, claim: bytes) -> None:
         """See `ports.decisions.Claims.release`."""
         await self._nodes.run(self._abandon, self._key_names(tenant_id, name), [b"", claim])
 

@@ -18,6 +18,7 @@ from router.store.decide.replies import DECIDE_RETURNS
 from router.store.keys import Keys
 from router.store.packing import FormatError, decided_ms, remembered
 from router.store.scripts.load import Script, load
+from router.store.servers.hashes import field_pairs
 from router.store.servers.link import Command
 from router.store.servers.nodes import Nodes
 from router.store.servers.reads import read_each
@@ -132,9 +133,8 @@ def _steps(raw: Any) -> dict[bytes, float] | Unreadable:
     """Names of a request's steps, and when they were decided."""
     if isinstance(raw, Unreadable):
         return raw
-    pairs = raw.items() if isinstance(raw, dict) else zip(raw[::2], raw[1::2], strict=True)
     try:
-        return {name: decided_ms(value) for name, value in pairs}
+        return {name: decided_ms(value) for name, value in field_pairs(raw)}
     except FormatError as fault:
         return Unreadable(str(fault))
 

@@ -29,6 +29,7 @@ from router.errors import StoreError
 from router.store.keys import Keys
 from router.store.packing import DAMAGE, FORMAT, FormatError
 from router.store.scripts.load import Script, load
+from router.store.servers.hashes import field_pairs
 from router.store.servers.nodes import Nodes
 
 MAX_RECORDS = 1000
@@ -72,9 +73,8 @@ class RedisExtensions:
     async def records(self) -> list[ExtensionRecord]:
         """See `ports.extensions.ExtensionStore.records`."""
         flat = await self._nodes.call("HGETALL", self._keys.extensions)
-        pairs = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
         try:
-            return sorted((record(name.decode(), raw) for name, raw in pairs), key=lambda r: r.name.text)
+            return sorted((record(name.decode(), raw) for name, raw in field_pairs(flat)), key=lambda r: r.name.text)
         except FormatError as fault:
             raise StoreError(str(fault)) from fault
 

@@ -80,22 +80,24 @@ class RedisLevers:
         self._audit_ms = audit_ms
         self._scripts = scripts
 
-    async def drain(self, tenant_id: str, provider: str, *, on: bool, by: Actor, why: str | None = None) -> ActOutcome:
+    async def drain(self, tenant_id: str, *, provider: str, on: bool, by: Actor, why: str | None = None) -> ActOutcome:
         """See `ports.policies.LeverStore.drain`."""
-        return await self._set(tenant_id, provider, Lever.DRAINED, on=on, features=_features(by, provider, why))
+        return await self._set(
+            tenant_id, provider=provider, lever=Lever.DRAINED, on=on, features=_features(by, provider, why)
+        )
 
-    async def force_open(self, tenant_id: str, provider: str, *, by: Actor, why: str | None = None) -> ActOutcome:
+    async def force_open(self, tenant_id: str, *, provider: str, by: Actor, why: str | None = None) -> ActOutcome:
         """See `ports.policies.LeverStore.force_open`."""
         features = _features(by, provider, why, state="open")
-        return await self._set(tenant_id, provider, Lever.FORCED_OPEN, on=True, features=features)
+        return await self._set(tenant_id, provider=provider, lever=Lever.FORCED_OPEN, on=True, features=features)
 
-    async def _set(self, tenant_id: str, provider: str, lever: Lever, *, on: bool, features: bytes) -> ActOutcome:
+    async def _set(self, tenant_id: str, *, provider: str, lever: Lever, on: bool, features: bytes) -> ActOutcome:
         keys = self._keys.tenant(tenant_id)
         name = provider_entry(provider) + bytes((lever,))
         args = (name, int(on), MAX_LEVERS, token_bytes(4), _ACTIONS[lever, on].value, features, self._audit_ms)
         return await self._run("set_lever", (keys.head, keys.audit), args)
 
-    async def reset_breaker(self, tenant_id: str, provider: str, *, by: Actor, why: str | None = None) -> ActOutcome:
+    async def reset_breaker(self, tenant_id: str, *, provider: str, by: Actor, why: str | None = None) -> ActOutcome:
         """See `ports.policies.LeverStore.reset_breaker`."""
         keys = self._keys.tenant(tenant_id)
         features = _features(by, provider, why, state="closed")

@@ -22,6 +22,7 @@ from router.store.audit.admin_records import KEEP_MS, Detail, packed_act
 from router.store.keys import Keys
 from router.store.packing import NO_STAMP, FormatError, head
 from router.store.scripts.load import load as load_script
+from router.store.servers.hashes import field_pairs
 from router.store.servers.nodes import Nodes
 from router.store.servers.replicas import Replicas
 from router.store.tenants.presence import Presence
@@ -60,7 +61,7 @@ _why = msgpack.Decoder(_Why).decode
 DEFAULT_BOUNDS = Bounds()
 
 
-def _left_out(tenant_id: str, policy_id: str, why: str) -> None:
+def _left_out(tenant_id: str, *, policy_id: str, why: str) -> None:
     log.warning("policy %s of tenant %s is unreadable and left out: %s", policy_id, tenant_id, why)
 
 
@@ -126,7 +127,7 @@ class RedisPolicies:
             try:
                 policy = decode(record.document).policy
             except InvalidInput as unreadable:
-                _left_out(tenant_id, record.policy_id, str(unreadable))
+                _left_out(tenant_id, policy_id=record.policy_id, why=str(unreadable))
                 continue
             policies[record.policy_id] = StoredPolicy(record.policy_id, record.revision, record.hash, policy)
             await asyncio.sleep(0)
@@ -148,10 +149,10 @@ class RedisPolicies:
         _, raw, *fields = await self._nodes.run(self._load, self._tenant_keys(tenant_id), ())
         view = _view(tenant_id, raw) if raw else NO_HEAD
         records: list[Record] = []
-        for name, packed in zip(fields[::2], fields[1::2], strict=True):
+        for name, packed in field_pairs(fields):
             policy_id = name.decode()
             if packed[0] != FORMAT:
-                _left_out(tenant_id, policy_id, f"stored in format {packed[0]}")
+                _left_out(tenant_id, policy_id=policy_id, why=f"stored in format {packed[0]}")
                 continue
             _, revision, digest, created_ms = _HEADER.unpack_from(packed)
             document = packed[_HEADER.size :]
@@ -167,7 +168,7 @@ class RedisPolicies:
         records.sort(key=lambda r: r.policy_id)
         return Records(view.revision, raw[1:9] or NO_STAMP, tuple(records), view)
 
-    async def history(self, tenant_id: str, policy_id: str) -> tuple[HistoryEntry, ...]:
+    async def history(self, tenant_id: str, *, policy_id: str) -> tuple[HistoryEntry, ...]:
         """See `ports.policy_records.PolicyRecords.history`. An entry of another format is logged and left out."""
         packed = await self._nodes.call("LRANGE", self._keys.tenant(tenant_id).history(policy_id), 0, -1)
         entries = []
@@ -175,15 +176,15 @@ class RedisPolicies:
             if raw[0] == FORMAT:
                 entries.append(_past(raw))
             else:
-                _left_out(tenant_id, policy_id, f"history in format {raw[0]}")
+                _left_out(tenant_id, policy_id=policy_id, why=f"history in format {raw[0]}")
         return tuple(entries)
 
     async def apply(
         self,
         tenant_id: str,
+        *,
         policy_id: str,
         document: bytes,
-        *,
         expect_revision: int | None,
         expect_tenant: int | None = None,
         by: Actor = ROUTER,
@@ -209,18 +210,18 @@ class RedisPolicies:
             _pack_why(_Why(by.principal, restores)),
             self._bounds.revisions,
         )
-        code, number = await self._replicas.run(self._apply, self._written_keys(tenant_id, policy_id), args)
+        code, number = await self._replicas.run(self._apply, self._written_keys(tenant_id, policy_id=policy_id), args)
         match self._apply.returns[code]:
             case "applied":
                 return int(number)
             case "full":
-                raise QuotaExceeded("policies", int(number) + 1, self._bounds.policies)
+                raise QuotaExceeded("policies", int(number) + 1, maximum=self._bounds.policies)
             case "conflict" | "moved":
                 raise RevisionConflict(number)
             case name:
                 raise AssertionError(f"apply_policy returned {name}")
 
-    async def delete(self, tenant_id: str, policy_id: str, *, expect_revision: int | None, by: Actor = ROUTER) -> int:
+    async def delete(self, tenant_id: str, *, policy_id: str, expect_revision: int | None, by: Actor = ROUTER) -> int:
         """See `ports.policies.PolicyStore.delete`."""
         args = (
             policy_id,
@@ -233,7 +234,7 @@ class RedisPolicies:
             self._bounds.revisions,
             self._bounds.deleted_ms,
         )
-        code, number = await self._replicas.run(self._delete, self._written_keys(tenant_id, policy_id), args)
+        code, number = await self._replicas.run(self._delete, self._written_keys(tenant_id, policy_id=policy_id), args)
         if self._delete.returns[code] == "conflict":
             raise RevisionConflict(number)
         return int(number)
@@ -256,7 +257,7 @@ class RedisPolicies:
         keys = self._keys.tenant(tenant_id)
         return keys.head, keys.policies
 
-    def _written_keys(self, tenant_id: str, policy_id: str) -> tuple[bytes, bytes, bytes, bytes]:
+    def _written_keys(self, tenant_id: str, *, policy_id: str) -> tuple[bytes, bytes, bytes, bytes]:
         keys = self._keys.tenant(tenant_id)
         return keys.head, keys.policies, keys.audit, keys.history(policy_id)
 

@@ -32,31 +32,31 @@ class Families:
         self.rows.append(
             MetricRow(name=f"router_{name}_total", kind="counter", labels=labels, documentation=documentation)
         )
-        return Counter(f"router_{name}", documentation, labels, registry=self._registry)
+        return Counter(f"router_{name}", documentation=documentation, labelnames=labels, registry=self._registry)
 
     def gauge(self, name: str, *, documentation: str, labels: tuple[str, ...] = ()) -> Gauge:
         """Create a gauge."""
         self.rows.append(MetricRow(name=f"router_{name}", kind="gauge", labels=labels, documentation=documentation))
-        return Gauge(f"router_{name}", documentation, labels, registry=self._registry)
+        return Gauge(f"router_{name}", documentation=documentation, labelnames=labels, registry=self._registry)
 
     def histogram(
         self, name: str, *, documentation: str, bounds: tuple[float, ...], labels: tuple[str, ...] = ()
     ) -> Histogram:
         """Create a histogram that is cheap enough for the hot path."""
-        histogram = Histogram(f"router_{name}", documentation, bounds, labels)
+        histogram = Histogram(f"router_{name}", documentation=documentation, bounds=bounds, labels=labels)
         self._registry.register(histogram)
         self.rows.append(MetricRow(name=f"router_{name}", kind="histogram", labels=labels, documentation=documentation))
         return histogram
 
     def totals(self, name: str, *, documentation: str, labels: tuple[str, ...] = ()) -> Totals:
         """Create a counter whose values are read from elsewhere at a scrape; `_total` is added to its name."""
-        totals = Totals(f"router_{name}", documentation, labels)
+        totals = Totals(f"router_{name}", documentation=documentation, labels=labels)
         self.own(totals, name=f"router_{name}", documentation=documentation, labels=labels)
         return totals
 
-    def per_tenant(self, name: str, documentation: str, tenants: Iterable[str], decisions: Decisions) -> PerTenant:
+    def per_tenant(self, name: str, *, documentation: str, tenants: Iterable[str], decisions: Decisions) -> PerTenant:
         """Create a gauge with a series for each of `tenants`, while tenant labels are on."""
-        gauge = PerTenant(f"router_{name}", documentation, tenants, decisions)
+        gauge = PerTenant(f"router_{name}", documentation=documentation, tenants=tenants, decisions=decisions)
         self._registry.register(gauge)
         self.rows.append(
             MetricRow(name=f"router_{name}", kind="gauge", labels=("tenant",), documentation=documentation)

@@ -50,7 +50,7 @@ class Buckets:
 class Histogram(Collector):
     """A histogram family. Call `child` only at start-up, when the label sets are fixed."""
 
-    def __init__(self, name: str, documentation: str, bounds: Sequence[float], labels: Sequence[str] = ()) -> None:
+    def __init__(self, name: str, *, documentation: str, bounds: Sequence[float], labels: Sequence[str] = ()) -> None:
         self._name, self._documentation, self._bounds, self._labels = name, documentation, bounds, list(labels)
         self._children: dict[tuple[str, ...], Buckets] = {}
 
@@ -62,11 +62,11 @@ class Histogram(Collector):
 
     def describe(self) -> Iterable[Metric]:
         """Return the family without samples."""
-        return [HistogramMetricFamily(self._name, self._documentation, labels=self._labels)]
+        return [HistogramMetricFamily(self._name, documentation=self._documentation, labels=self._labels)]
 
     def collect(self) -> Iterable[Metric]:
         """Return the family with its current samples."""
-        family = HistogramMetricFamily(self._name, self._documentation, labels=self._labels)
+        family = HistogramMetricFamily(self._name, documentation=self._documentation, labels=self._labels)
         for labels, buckets in self._children.items():
             family.add_metric(labels, buckets.cumulative(), buckets.total)
         return [family]
@@ -75,7 +75,7 @@ class Histogram(Collector):
 class Totals(Collector):
     """A counter family over plain int totals that are kept elsewhere and read at a scrape."""
 
-    def __init__(self, name: str, documentation: str, labels: Sequence[str] = ()) -> None:
+    def __init__(self, name: str, *, documentation: str, labels: Sequence[str] = ()) -> None:
         self._name, self._documentation, self._labels = name, documentation, list(labels)
         self._sources: dict[tuple[str, ...], Callable[[], int]] = {}
 
@@ -87,11 +87,11 @@ class Totals(Collector):
 
     def describe(self) -> Iterable[Metric]:
         """Return the family without samples."""
-        return [CounterMetricFamily(self._name, self._documentation, labels=self._labels)]
+        return [CounterMetricFamily(self._name, documentation=self._documentation, labels=self._labels)]
 
     def collect(self) -> Iterable[Metric]:
         """Return the family with its current samples."""
-        family = CounterMetricFamily(self._name, self._documentation, labels=self._labels)
+        family = CounterMetricFamily(self._name, documentation=self._documentation, labels=self._labels)
         for labels, source in self._sources.items():
             family.add_metric(labels, source())
         return [family]
@@ -100,7 +100,7 @@ class Totals(Collector):
 class PerTenant(Collector):
     """A gauge with a series for each of `tenants`, while tenant labels are on (`Decisions.per_tenant`)."""
 
-    def __init__(self, name: str, documentation: str, tenants: Iterable[str], decisions: "Decisions") -> None:
+    def __init__(self, name: str, *, documentation: str, tenants: Iterable[str], decisions: "Decisions") -> None:
         self._name, self._documentation = name, documentation
         self._values = dict.fromkeys(tenants, 0)
         self._decisions = decisions
@@ -112,11 +112,11 @@ class PerTenant(Collector):
 
     def describe(self) -> Iterable[Metric]:
         """Return the family without samples."""
-        return [GaugeMetricFamily(self._name, self._documentation, labels=("tenant",))]
+        return [GaugeMetricFamily(self._name, documentation=self._documentation, labels=("tenant",))]
 
     def collect(self) -> Iterable[Metric]:
         """Return the family with its current samples."""
-        family = GaugeMetricFamily(self._name, self._documentation, labels=("tenant",))
+        family = GaugeMetricFamily(self._name, documentation=self._documentation, labels=("tenant",))
         for tenant_id, value in self._values.items():
             if self._decisions.label(tenant_id) == tenant_id:
                 family.add_metric((tenant_id,), value)
@@ -180,11 +180,11 @@ class Decisions(Collector):
 
     def describe(self) -> Iterable[Metric]:
         """Return the family without samples."""
-        return [CounterMetricFamily(self.NAME, self.DOCUMENTATION, labels=self.LABELS)]
+        return [CounterMetricFamily(self.NAME, documentation=self.DOCUMENTATION, labels=self.LABELS)]
 
     def collect(self) -> Iterable[Metric]:
         """Return the family with its current samples; label sets without answers are left out."""
-        family = CounterMetricFamily(self.NAME, self.DOCUMENTATION, labels=self.LABELS)
+        family = CounterMetricFamily(self.NAME, documentation=self.DOCUMENTATION, labels=self.LABELS)
         for tenant, counts in [(OTHER, self._other), *self._named.items()]:
             for outcome, reason, count in _samples(counts):
                 family.add_metric((outcome, reason, tenant), count)

@@ -24,7 +24,7 @@ def subject(name: ExtensionName) -> str:
     return f"{EXTENSION}.{name.stage.value}.{name.id}.v1"
 
 
-def encode_call(request: DecideRequest, metadata: JsonObject, config: JsonObject) -> bytes:
+def encode_call(request: DecideRequest, metadata: JsonObject, *, config: JsonObject) -> bytes:
     """Encode the call of an extension."""
     return orjson.dumps(
         {

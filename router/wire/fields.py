@@ -5,7 +5,7 @@ The value None means absent. It gives None without a problem, so optional fields
 
 import re
 from functools import lru_cache
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 
 from router.domain.decide.decision import Intake
 from router.domain.defects import Defect
@@ -134,7 +134,7 @@ def json_object(problems: Problems, path: str, value: object) -> JsonObject | No
 
 
 def client_ip(problems: Problems, path: str, value: object) -> str | None:
-    """Return the canonical form of an IPv4 or IPv6 address; anything else is dropped, with a warning."""
+    """Return the canonical form of an IP address, IPv4 for an IPv4-mapped one; drop anything else, with a warning."""
     address = _canonical_ip(value) if type(value) is str and len(value) <= 64 else None
     if address is None:
         defect = Defect.HEADER_DROPPED if path.startswith("header ") else Defect.FIELD_DROPPED
@@ -145,6 +145,9 @@ def client_ip(problems: Problems, path: str, value: object) -> str | None:
 @lru_cache(maxsize=4096)
 def _canonical_ip(value: str) -> str | None:
     try:
-        return str(ip_address(value)) if _clean(value) else None
+        address = ip_address(value) if _clean(value) else None
     except ValueError:
         return None
+    # Sockets that take both families write IPv4 clients so; they are the same clients.
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return None if address is None else str(mapped or address)

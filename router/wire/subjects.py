@@ -53,7 +53,7 @@ def is_literal(subject: str) -> bool:
     return len(subject) <= _MAX_CHARS and _literal(subject) is not None
 
 
-def tenant_in(subject: str, bound: str) -> str | None:
+def tenant_in(subject: str, *, bound: str) -> str | None:
     """Return the tenant that a subject names after `bound`, dots included; None: it is `bound` itself."""
     return subject[len(bound) + 1 :] if len(subject) > len(bound) else None
 
@@ -69,7 +69,7 @@ def every_tenant(open_subject: str) -> str:
     return f"{open_subject}{OF_TENANT}>"
 
 
-def of_tenant(open_subject: str, tenant_id: str) -> str:
+def of_tenant(open_subject: str, *, tenant_id: str) -> str:
     """Return the subject of acks or results that is bound to a tenant."""
     return f"{open_subject}{OF_TENANT}{tenant_id}"
 

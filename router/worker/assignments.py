@@ -58,8 +58,8 @@ class Assignments:
         self._tenant = tenant
         self._ack_subject, self._result_subject = subjects.ACK, subjects.RESULT
         if tenant is not None:
-            self._ack_subject = subjects.of_tenant(subjects.ACK, tenant)
-            self._result_subject = subjects.of_tenant(subjects.RESULT, tenant)
+            self._ack_subject = subjects.of_tenant(subjects.ACK, tenant_id=tenant)
+            self._result_subject = subjects.of_tenant(subjects.RESULT, tenant_id=tenant)
         self._running: dict[str, asyncio.Task[None]] = {}
         self._finished_ids: OrderedDict[str, None] = OrderedDict()
         self.slot_freed = asyncio.Event()
@@ -92,7 +92,9 @@ class Assignments:
             reason = "DECODE_ERROR" if isinstance(e, msgspec.ValidationError) else "PARSE_ERROR"
             where = f"{message.metadata.stream}:{message.metadata.sequence.stream}"
             log.warning("unreadable assignment dead-lettered: %s: %s", where, e)
-            await client.publish(subjects.WORKER_DEAD_LETTER, messages.dead_letter(reason, where, _now_ms()))
+            await client.publish(
+                subjects.WORKER_DEAD_LETTER, messages.dead_letter(reason, payload_ref=where, now_ms=_now_ms())
+            )
             await message.term()
             return
         assignment_id = assignment.assignment_id
@@ -156,7 +158,7 @@ class Assignments:
             await self._store(js, assignment, finished, latency_ms)
         except (nats.errors.Error, APIError, TimeoutError):
             # The stream may store nothing while core messages still arrive: the router finds out, and raises an alert.
-            letter = messages.dead_letter("PUBLISH_ERROR", assignment.assignment_id, _now_ms())
+            letter = messages.dead_letter("PUBLISH_ERROR", payload_ref=assignment.assignment_id, now_ms=_now_ms())
             with suppress(nats.errors.Error):
                 await client.publish(subjects.WORKER_DEAD_LETTER, letter)
             raise
@@ -164,7 +166,7 @@ class Assignments:
 
     async def _reject(self, client: "Client", message: "Msg", assignment: Assignment, reason: str) -> None:
         log.warning("assignment rejected: %s of type %r: %s", assignment.assignment_id, assignment.job.type, reason)
-        await client.publish(self._ack_subject, messages.ack(assignment, "rejected", reason))
+        await client.publish(self._ack_subject, messages.ack(assignment, "rejected", message=reason))
         await client.flush()
         await message.ack()
 
@@ -175,7 +177,7 @@ class Assignments:
         :raises nats.js.errors.APIError: likewise.
         :raises TimeoutError: likewise.
         """
-        payload = messages.result(assignment, finished, latency_ms, _now_ms())
+        payload = messages.result(assignment, finished, latency_ms, now_ms=_now_ms())
         headers = {"Nats-Msg-Id": f"{assignment.assignment_id}:result", "tenant_id": assignment.tenant_id}
         retrying = AsyncRetrying(
             retry=retry_if_exception_type((nats.errors.Error, APIError, TimeoutError)),

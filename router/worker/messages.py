@@ -92,7 +92,7 @@ def read_assignment(data: bytes) -> Assignment:
         raise msgspec.DecodeError(str(fault)) from fault
 
 
-def ack(assignment: Assignment, status: str, message: str | None = None) -> bytes:
+def ack(assignment: Assignment, status: str, *, message: str | None = None) -> bytes:
     """Encode the ack of an assignment: `status` is accepted or rejected, `message` is the reason."""
     body: JsonObject = {
         "assignment_id": assignment.assignment_id,
@@ -103,7 +103,7 @@ def ack(assignment: Assignment, status: str, message: str | None = None) -> byte
     return _encode(body if message is None else body | {"message": message})
 
 
-def result(assignment: Assignment, finished: Finished, latency_ms: int, now_ms: int) -> bytes:
+def result(assignment: Assignment, finished: Finished, latency_ms: int, *, now_ms: int) -> bytes:
     """Encode the result of an assignment, without envelope.
 
     Without a reported cost, a success costs what the decision expected, and a failure costs nothing. An output that is
@@ -135,7 +135,7 @@ def result(assignment: Assignment, finished: Finished, latency_ms: int, now_ms: 
         return _encode(body | {k: v for k, v in optional.items() if v is not None})
     except (TypeError, ValueError, RecursionError) as e:
         failed = Finished("error", error_code="WORKER_ERROR", error_message=f"the output is not JSON: {e}", cost=cost)
-        return result(assignment, failed, latency_ms, now_ms)
+        return result(assignment, failed, latency_ms, now_ms=now_ms)
 
 
 def _encode(body: JsonObject) -> bytes:
@@ -149,14 +149,14 @@ def _encode(body: JsonObject) -> bytes:
         return json.dumps(body).encode()
 
 
-def heartbeat(worker_id: str, status: str, load: float) -> bytes:
+def heartbeat(worker_id: str, *, status: str, load: float) -> bytes:
     """Encode a heartbeat: `status` is idle, busy, draining or stopped, `load` is 0..1."""
     stamp = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    data: JsonObject = {"worker_id": worker_id, "timestamp": stamp, "status": status, "load": round(load, 3)}
+    data: JsonObject = {"worker_id": worker_id, "timestamp": stamp, "status": status, "load": round(load, ndigits=3)}
     return orjson.dumps({"version": "v1", "kind": "heartbeat", "data": data})
 
 
-def dead_letter(reason: str, payload_ref: str, now_ms: int) -> bytes:
+def dead_letter(reason: str, *, payload_ref: str, now_ms: int) -> bytes:
     """Encode the dead letter of an unreadable assignment, or of a result that no stream stored.
 
     `payload_ref` names the message: stream and sequence of the assignment, or its assignment_id; there is no copy.

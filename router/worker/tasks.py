@@ -78,7 +78,7 @@ def _get(url: str, timeout_s: float) -> JsonValue:
     timed_out = Failed("TIMEOUT", f"no answer within {timeout_s:g} s", status="timeout")
     try:
         with _opener.open(url, timeout=timeout_s) as response:
-            return {"status": response.status, "body": response.read(MAX_BODY_BYTES).decode("utf-8", "replace")}
+            return {"status": response.status, "body": response.read(MAX_BODY_BYTES).decode("utf-8", errors="replace")}
     except urllib.error.HTTPError as e:
         e.close()
         raise Failed(f"HTTP_{e.code}", f"the server answered {e.code} {e.reason}") from e

@@ -69,7 +69,7 @@ class Worker:
         """:raises ValueError: `concurrency` is below 1, or the tenant's name cannot be part of a subject."""
         if concurrency < 1:
             raise ValueError(f"concurrency is {concurrency}: it must be at least 1")
-        if tenant is not None and not subjects.is_literal(subjects.of_tenant(subjects.RESULT, tenant)):
+        if tenant is not None and not subjects.is_literal(subjects.of_tenant(subjects.RESULT, tenant_id=tenant)):
             raise ValueError(f"the tenant {tenant!r} cannot be part of a subject: leave it out")
         self._nats_urls = [nats_urls] if isinstance(nats_urls, str) else list(nats_urls)
         self._name = name
@@ -224,7 +224,7 @@ class Worker:
                 await client.publish(subjects.HEARTBEAT, self._heartbeat_message(status))
 
     def _heartbeat_message(self, status: str) -> bytes:
-        return messages.heartbeat(self._name, status, len(self._assignments) / self._concurrency)
+        return messages.heartbeat(self._name, status=status, load=len(self._assignments) / self._concurrency)
 
 
 async def _close(client: "Client") -> None:

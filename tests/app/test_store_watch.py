@@ -64,11 +64,17 @@ class Sink:
     def __init__(self) -> None:
         self.seen: list[tuple[Condition, str, str, JsonObject | None]] = []
 
-    def occurred(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
+    def occurred(
+        self, condition: Condition, scope: str, *, message: str = "", metadata: JsonObject | None = None
+    ) -> None:
         """An event without an end of its own."""
         self.seen.append((condition, scope, message, metadata))
 
-    raise_ = resolve = occurred
+    raise_ = occurred
+
+    def resolve(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
+        """No step of a clock is resolved."""
+        raise AssertionError(scope)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def account(tenant: str | None = None, **env: str) -> Account:
 
 def may(party: Party, publish: str, tenant: str | None = None, **env: str) -> bool:
     """Whether a party may publish to a subject."""
-    return any(matches(pattern, publish) for pattern in user(party, account(tenant, **env)).publish)
+    return any(matches(pattern, subject=publish) for pattern in user(party, account(tenant, **env)).publish)
 
 
 def test_every_call_of_the_api_is_in_the_table() -> None:
@@ -43,11 +43,11 @@ def test_every_request_subject_is_served_and_every_stream_is_written() -> None:
     """What pods answer, they may subscribe to; what they store, they may publish."""
     pod = user(Party.POD, account(ROUTER_AUDIT_EXPORT_SUBJECT="beamline.audit.v1.all"))
     for subject in (subjects.DECIDE, f"{subjects.DECIDE}.acme.eu", subjects.GET_DECISION, f"{subjects.ADMIN}.drain"):
-        assert any(matches(pattern, subject) for pattern in pod.subscribe), subject
+        assert any(matches(pattern, subject=subject) for pattern in pod.subscribe), subject
     for subject in (subjects.ASSIGN, "caf.exec.gpu", subjects.ASSIGNED, subjects.USAGE, f"{subjects.ALERT}.critical"):
-        assert any(matches(pattern, subject) for pattern in pod.publish), subject
+        assert any(matches(pattern, subject=subject) for pattern in pod.publish), subject
     for subject in ("beamline.audit.v1.all", f"{subjects.RESULT}.dlq", "beamline.ext.pre.pii", "_INBOX.abc.1"):
-        assert any(matches(pattern, subject) for pattern in pod.publish), subject
+        assert any(matches(pattern, subject=subject) for pattern in pod.publish), subject
 
 
 @pytest.mark.parametrize("party", [Party.CALLER, Party.WORKER])
@@ -108,7 +108,9 @@ def test_no_pattern_is_there_twice_or_covered() -> None:
         of: User = user(party, account())
         for patterns in (of.publish, of.subscribe):
             assert len(set(patterns)) == len(patterns)
-            assert not [(a, b) for a in patterns for b in patterns if a != b and a.endswith(".>") and matches(a, b)]
+            assert not [
+                (a, b) for a in patterns for b in patterns if a != b and a.endswith(".>") and matches(a, subject=b)
+            ]
 
 
 @pytest.mark.parametrize(
@@ -170,7 +172,7 @@ def test_nobody_hears_the_replies_to_another(env: dict[str, str]) -> None:
     assert len({u.name for u in users}) == len(users)
     for one in users:
         for other in users:
-            heard = any(matches(pattern, f"{other.inbox_prefix}.abc.1") for pattern in one.subscribe)
+            heard = any(matches(pattern, subject=f"{other.inbox_prefix}.abc.1") for pattern in one.subscribe)
             assert heard is (one is other), (one.name, other.name)
 
 

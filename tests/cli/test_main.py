@@ -178,7 +178,7 @@ def test_only_what_was_set_is_changed(run: Run, monkeypatch: pytest.MonkeyPatch)
         (InvalidInput([Problem("a", message="b")]), Exit.USAGE),
         (StartupRefused("x"), Exit.USAGE),
         (RevisionConflict(3), Exit.NEGATIVE),
-        (QuotaExceeded("rules", 3, 2), Exit.NEGATIVE),
+        (QuotaExceeded("rules", 3, maximum=2), Exit.NEGATIVE),
         (StoreUnavailable("x"), Exit.UNREACHABLE),
         (OutcomeUnknown("x"), Exit.UNREACHABLE),
         (NotReplicated("x"), Exit.UNREACHABLE),

@@ -109,7 +109,7 @@ class Load:
         must(not self.lost, f"{len(self.lost)} of {self.sent} requests were not answered: {self.lost[:5]}")
         must(not self.refused, f"refused: {dict(self.refused)}")
         await until(self._all_metered, SETTLED_S, f"{len(self.tasks)} tasks are metered, not {self._metered()}")
-        twice = [t for t in self.tasks if len(self._caller.usage.all("request_id", t)) > 1]
+        twice = [t for t in self.tasks if len(self._caller.usage.all("request_id", value=t)) > 1]
         must(not twice, f"{len(twice)} tasks were metered twice: {twice[:5]}")
 
     def _all_metered(self) -> bool:

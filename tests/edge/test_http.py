@@ -15,9 +15,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from router.domain.degraded import Degradable
-from router.edge.http import HttpServer, Response
-from router.edge.listen import raise_open_files
-from router.edge.pages import OncePerSecond, pages
+from router.edge.http.listen import raise_open_files
+from router.edge.http.pages import OncePerSecond, pages
+from router.edge.http.server import HttpServer
+from router.edge.http.site import Response, site
 from router.edge.readiness import Readiness
 from router.telemetry import Telemetry
 
@@ -68,7 +69,9 @@ class Pod:
         def broken() -> Response:
             raise RuntimeError("a bug")
 
-        self.server = HttpServer({**routes, "/broken": broken}, timeout_s=timeout_s, max_connections=max_connections)
+        self.server = HttpServer(
+            site({**routes, "/broken": broken}), timeout_s=timeout_s, max_connections=max_connections
+        )
         self.port = 0
 
     @asynccontextmanager
@@ -111,7 +114,7 @@ async def test_livez_is_ok_while_not_ready(pod: Pod) -> None:
 async def test_readyz_says_why_not(pod: Pod) -> None:
     """503 with every reason, until all conditions hold; then 200, whatever is degraded; 503 again when one breaks."""
     pod.readiness.ok("bus")
-    pod.readiness.not_ok("store", "no answer from Redis")
+    pod.readiness.not_ok("store", reason="no answer from Redis")
     async with pod.connection() as client:
         status, _, body = await client.get("/readyz")
         assert status == 503
@@ -126,7 +129,7 @@ async def test_readyz_says_why_not(pod: Pod) -> None:
         assert status == 200
         assert orjson.loads(body)["degraded"] == ["dispatch"]
         assert orjson.loads(body)["degraded_reasons"] == {"dispatch": "stream ASSIGN is missing"}
-        pod.readiness.not_ok("bus", "draining")
+        pod.readiness.not_ok("bus", reason="draining")
         assert (await client.get("/readyz"))[0] == 503
 
 

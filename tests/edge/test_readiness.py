@@ -27,8 +27,8 @@ def test_turns_are_told_and_repeats_are_not() -> None:
     for act in (readiness.ok, readiness.ok):
         act("store")
         act("bus")
-    readiness.not_ok("bus", "draining")
-    readiness.not_ok("bus", "draining")
+    readiness.not_ok("bus", reason="draining")
+    readiness.not_ok("bus", reason="draining")
     assert turns == [True, False]
 
 

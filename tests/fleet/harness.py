@@ -286,7 +286,7 @@ class Fleet:
         self._tenants += 1
         name = f"tenant-{self._tenants}"
         for policy, document in {"default": default, **more}.items():
-            await self.publisher.apply(name, policy, orjson.dumps(document))
+            await self.publisher.apply(name, policy_id=policy, document=orjson.dumps(document))
         return name
 
     async def neighbour(self, of: str, default: Mapping[str, Any] = PLAIN) -> str:
@@ -299,7 +299,10 @@ class Fleet:
         """An operator, as the command line makes one."""
         levers = RedisLevers(self.keys, self.nodes, lever_scripts())
         return OverrideService(
-            levers, RedisInspector(self.keys, self.nodes), RedisPolicies(self.nodes, self.keys), Actor("tester")
+            levers,
+            RedisInspector(self.keys, self.nodes),
+            RedisPolicies(self.nodes, self.keys),
+            Actor(principal="tester"),
         )
 
     async def redis(self, *command: bytes | str | int) -> Any:
@@ -311,7 +314,7 @@ class Fleet:
         when asked for."""
         found: list[AuditEntry] = []
         last = "0-0"
-        while page := await self._audit.after(tenant, last, maximum=1000):
+        while page := await self._audit.after(tenant, last=last, maximum=1000):
             found += page
             last = page[-1].id
         shown = [e for e in found if writes or not e.action.startswith("policy.")]

@@ -19,7 +19,7 @@ SUBJECT = "beamline.router.v1.admin.get_circuit_breaker_states"
 async def many_tenants(fleet: Fleet) -> None:
     """So many tenants, each with a breaker that an operator holds open: copies of one."""
     first = await fleet.tenant(PLAIN)
-    await fleet.operator().force_open(first, PLAIN["providers"][0]["name"])
+    await fleet.operator().force_open(first, provider=PLAIN["providers"][0]["name"])
     kinds = {kind: await fleet.redis("DUMP", getattr(fleet.keys.tenant(first), kind)) for kind in ("head", "policies")}
     copies = [fleet.keys.tenant(f"copy-{n:04}") for n in range(TENANTS)]
     for at in range(0, TENANTS, 500):

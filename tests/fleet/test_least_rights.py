@@ -234,7 +234,7 @@ async def test_a_tenants_caller_and_worker(strict: Fleet, command: CommandLine, 
     permitted, and the worker leaves a task of another tenant to others."""
     command.fleet = strict
     other = await strict.tenant()
-    await strict.publisher.apply(TENANT, "default", POLICY.encode())
+    await strict.publisher.apply(TENANT, policy_id="default", document=POLICY.encode())
     async with Foreign(strict.nats.url) as anyone:
         await anyone.client.jetstream().add_consumer(
             "ASSIGN", durable_name="of-acme", filter_subject="caf.exec.acme", ack_policy=AckPolicy.EXPLICIT
@@ -331,7 +331,7 @@ ARGUMENTS = {
 async def test_what_a_server_refuses_is_named(strict: Fleet, command: CommandLine, tmp_path: Path) -> None:
     """Every command, once without rights in Redis and once in NATS: exit code 2, the right, the setting, and soon."""
     command.fleet = strict
-    await strict.publisher.apply(TENANT, "default", POLICY.encode())
+    await strict.publisher.apply(TENANT, policy_id="default", document=POLICY.encode())
     (tmp_path / "policy.json").write_text(POLICY.replace("100", "40"))
     for name, needs in COMMANDS.items():
         if needs.party is None or name in ("serve", "worker", "selftest"):

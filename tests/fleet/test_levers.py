@@ -34,11 +34,13 @@ async def test_a_drain_holds_on_every_pod_and_over_a_policy(fleet: Fleet, caller
     """Once it is drained no pod chooses it, also after a policy was written; enabled, it serves again."""
     tenant = await fleet.tenant()
     assert providers(await asked_of_both(fleet, caller, tenant)) == {"alpha", "beta"}
-    await fleet.operator().drain(tenant, "alpha", on=True)
+    await fleet.operator().drain(tenant, provider="alpha", on=True)
     assert providers(await asked_of_both(fleet, caller, tenant)) == {"beta"}
-    await fleet.publisher.apply(tenant, "default", orjson.dumps(PLAIN | {"metadata": {"written": "again"}}))
+    await fleet.publisher.apply(
+        tenant, policy_id="default", document=orjson.dumps(PLAIN | {"metadata": {"written": "again"}})
+    )
     assert providers(await asked_of_both(fleet, caller, tenant)) == {"beta"}
-    await fleet.operator().drain(tenant, "alpha", on=False)
+    await fleet.operator().drain(tenant, provider="alpha", on=False)
     assert providers(await asked_of_both(fleet, caller, tenant)) == {"alpha", "beta"}
 
 
@@ -57,14 +59,14 @@ async def test_a_disabled_tenant_is_refused_by_every_pod(fleet: Fleet, caller: F
 async def test_a_forced_breaker_is_shown_as_open(fleet: Fleet, caller: Foreign) -> None:
     """No pod chooses the provider; the admin act tells it by name, with the reason; a reset ends both."""
     tenant = await fleet.tenant()
-    await fleet.operator().force_open(tenant, "alpha")
+    await fleet.operator().force_open(tenant, provider="alpha")
     assert providers(await asked_of_both(fleet, caller, tenant)) == {"beta"}
     for body in ({"tenant_id": tenant}, {}):
         states = (await act(caller, "get_circuit_breaker_states", body))["states"]
         (state,) = [s for s in states if s["tenant_id"] == tenant]
         assert (state["provider_id"], state["state"]) == ("alpha", "open")
         assert state["reason"] == "forced open by an operator"
-    await fleet.operator().reset(tenant, "alpha")
+    await fleet.operator().reset(tenant, provider="alpha")
     assert (await act(caller, "get_circuit_breaker_states", {"tenant_id": tenant}))["states"] == []
     assert providers(await asked_of_both(fleet, caller, tenant)) == {"alpha", "beta"}
 
@@ -132,7 +134,7 @@ async def test_a_dry_run_sees_the_levers(fleet: Fleet, caller: Foreign) -> None:
     """It tells what a request would get: never a drained provider, and no decision for a disabled tenant."""
     tenant = await fleet.tenant()
     ask = {"tenant_id": tenant, "policy_id": "default", "payload": {}}
-    await fleet.operator().drain(tenant, "alpha", on=True)
+    await fleet.operator().drain(tenant, provider="alpha", on=True)
     for _ in range(5):
         assert (await act(caller, "dry_run_pipeline", ask))["result"]["decision"]["provider_id"] == "beta"
     await fleet.operator().switch(tenant, on=False)

@@ -14,7 +14,7 @@ TIGHT: Document = {
 async def test_a_full_limit_and_a_held_breaker_are_told(fleet: Fleet, caller: Foreign) -> None:
     """By one pod, at its next look, whoever was asked; what the limit refuses is counted at once."""
     tenant = await fleet.tenant(TIGHT)
-    await fleet.operator().force_open(tenant, "alpha", why="a test")
+    await fleet.operator().force_open(tenant, provider="alpha", why="a test")
     refused = await fleet.total("router_limit_refusals_total")
     replies = await caller.all([task(tenant) for _ in range(11)])
     assert [r.body["ok"] for r in replies].count(False) == 1

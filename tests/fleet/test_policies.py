@@ -46,7 +46,7 @@ async def test_a_change_that_nobody_announced_is_noticed(fleet: Fleet, caller: F
     """Every decide row tells the revision: a pod reloads at once when it differs."""
     tenant = await fleet.tenant()
     assert await in_force(caller, tenant, 2, 1)
-    await fleet.publisher.apply(tenant, "default", orjson.dumps(AFTER))
+    await fleet.publisher.apply(tenant, policy_id="default", document=orjson.dumps(AFTER))
     await until(lambda: in_force(caller, tenant, 2, 2), 1, "revision 2 on both pods")
     assert (await caller.ask(task(tenant))).decision["provider_id"] == "gamma"
 
@@ -54,9 +54,9 @@ async def test_a_change_that_nobody_announced_is_noticed(fleet: Fleet, caller: F
 async def test_a_roll_back_is_in_force_everywhere(fleet: Fleet, caller: Foreign) -> None:
     """What the policy was decides again, as a new revision."""
     tenant = await fleet.tenant()
-    await fleet.publisher.apply(tenant, "default", orjson.dumps(AFTER))
+    await fleet.publisher.apply(tenant, policy_id="default", document=orjson.dumps(AFTER))
     await until(lambda: in_force(caller, tenant, 2, 2), 1, "revision 2 on both pods")
-    await fleet.publisher.rollback(tenant, "default", 1)
+    await fleet.publisher.rollback(tenant, policy_id="default", revision=1)
     await until(lambda: in_force(caller, tenant, 2, 3), 1, "revision 3 on both pods")
     assert (await caller.ask(task(tenant))).decision["provider_id"] in {"alpha", "beta"}
 
@@ -73,7 +73,7 @@ async def test_pods_tell_the_revision_that_they_decide_by(own: Own) -> None:
         return skew == 0 and all(m['router_policy_revision{tenant="acme"}'] == revision for m in metrics)
 
     await until(lambda: told(1), 2, "revision 1")
-    await fleet.publisher.apply("acme", "default", orjson.dumps(AFTER))
+    await fleet.publisher.apply("acme", policy_id="default", document=orjson.dumps(AFTER))
     await until(lambda: told(2), 2, "revision 2")
 
 
@@ -81,7 +81,7 @@ async def test_a_deleted_policy_is_gone(fleet: Fleet, caller: Foreign) -> None:
     """Without a policy: policy_not_found from both pods."""
     tenant = await fleet.tenant(PLAIN, other=AFTER)
     assert (await caller.ask(task(tenant, policy_id="other"))).ok
-    await fleet.publisher.delete(tenant, "other")
+    await fleet.publisher.delete(tenant, policy_id="other")
 
     async def gone() -> bool:
         replies = await caller.all([task(tenant, policy_id="other") for _ in range(20)])
@@ -95,7 +95,7 @@ async def test_a_first_policy_is_found_soon(fleet: Fleet, caller: Foreign) -> No
     """A tenant that was unknown a moment ago: known within the short memory of absence (1 s)."""
     tenant = f"late-{time.time_ns()}"
     assert (await caller.ask(task(tenant))).error["code"] == "policy_not_found"
-    await fleet.publisher.apply(tenant, "default", orjson.dumps(AFTER))
+    await fleet.publisher.apply(tenant, policy_id="default", document=orjson.dumps(AFTER))
 
     async def known() -> bool:
         return (await caller.ask(task(tenant))).ok

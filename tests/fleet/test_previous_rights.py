@@ -87,14 +87,14 @@ def test_every_new_right_is_in_the_changelog() -> None:
         (now.publish, previous_rights.NATS_PUBLISH),
         (now.subscribe, previous_rights.NATS_SUBSCRIBE),
     ):
-        new += [s for s in needed if not any(covers(pattern, s) for pattern in before)]
+        new += [s for s in needed if not any(covers(pattern, subject=s) for pattern in before)]
     assert {"$JS.API.STREAM.LIST", "beamline.router.v1.get_decision.>"} <= set(new)
     assert [right for right in new if f"`{right}`" not in section] == []
 
 
-def covers(pattern: str, subject: str) -> bool:
+def covers(pattern: str, *, subject: str) -> bool:
     """Whether all subjects of one pattern are subjects of the other."""
-    return pattern == subject or matches(pattern, subject.replace("*", "x").replace(">", "x.x"))
+    return pattern == subject or matches(pattern, subject=subject.replace("*", "x").replace(">", "x.x"))
 
 
 @pytest.mark.parametrize(
@@ -103,4 +103,4 @@ def covers(pattern: str, subject: str) -> bool:
 )
 def test_patterns_that_cover_patterns(pattern: str, subject: str, covered: bool) -> None:
     """A tail is not covered by one token."""
-    assert covers(pattern, subject) is covered
+    assert covers(pattern, subject=subject) is covered

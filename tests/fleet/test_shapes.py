@@ -97,7 +97,7 @@ async def test_a_protobuf_push_is_asked_for_by_a_header(fleet: Fleet, caller: Fo
 async def test_the_subject_names_the_tenant(fleet: Fleet, caller: Foreign) -> None:
     """`decide.<tenant>` needs no tenant in the body; dots in the name are its own."""
     tenant = "eu.west.shop-1"
-    await fleet.publisher.apply(tenant, "default", orjson.dumps(ONE))
+    await fleet.publisher.apply(tenant, policy_id="default", document=orjson.dumps(ONE))
     body = task(tenant)
     del body["tenant_id"]
     reply = await caller.ask(body, subject=f"{DECIDE}.{tenant}")

@@ -157,7 +157,7 @@ async def test_levers_hold_while_the_store_is_away(own: Own) -> None:
     fleet, caller = await own(pods=1, policies=policies, env=QUICK)
     for tenant in policies:
         assert (await caller.ask(task(tenant))).ok
-    await fleet.operator().drain("lenient", "alpha", on=True)
+    await fleet.operator().drain("lenient", provider="alpha", on=True)
     await fleet.operator().switch("closed", on=False)
     await until(lambda: _heads_read_again(fleet, caller), 5, "the next rows tell the pod of the levers")
     async with frozen(fleet):

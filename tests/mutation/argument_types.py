@@ -8,9 +8,9 @@ from mypy.build import BuildResult, build
 from mypy.config_parser import parse_config_file
 from mypy.errors import CompileError
 from mypy.find_sources import create_source_list
-from mypy.inspections import find_by_location
 from mypy.nodes import Expression, MypyFile
 from mypy.options import Options
+from mypy.server.subexpr import get_subexpressions
 from mypy.subtypes import is_proper_subtype, is_subtype
 from mypy.types import CallableType, Instance, LiteralType, ProperType, Type, get_proper_type
 
@@ -48,7 +48,10 @@ class TypedFile:
     """The expressions of one module."""
 
     def __init__(self, tree: MypyFile, types: Mapping[Expression, Type]) -> None:
-        self._tree = tree
+        self._nodes: dict[tuple[int, int, int | None, int | None], Expression] = {}
+        for expression in get_subexpressions(tree):
+            span = expression.line, expression.column, expression.end_line, expression.end_column
+            self._nodes.setdefault(span, expression)
         self._types = types
 
     def can_swap(self, call: ast.Call, at: int) -> bool:
@@ -71,10 +74,8 @@ class TypedFile:
         return None if found is None else _plain(found)
 
     def _node(self, expression: ast.expr) -> Expression | None:
-        end_line, end_column = expression.end_lineno, expression.end_col_offset
-        assert end_line is not None
-        assert end_column is not None
-        return find_by_location(self._tree, expression.lineno, expression.col_offset, end_line, end_column)
+        span = expression.lineno, expression.col_offset, expression.end_lineno, expression.end_col_offset
+        return self._nodes.get(span)
 
     def _parameters(self, call: ast.Call, at: int) -> tuple[Type, Type] | None:
         """The types of the parameters of both; None: mypy alone can tell (overloads, type variables, *args)."""

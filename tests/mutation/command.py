@@ -16,16 +16,18 @@ from tests.mutation.line_map import LineMap, RecordFailed, recorded
 from tests.mutation.listed import Listed, ListRefused
 from tests.mutation.mutant import Candidate, Fate, Verdict, diff
 from tests.mutation.near import Near
+from tests.mutation.noticed import Choose, Noticed
 from tests.mutation.workers import WorkerFailed
 
 ROOT = Path(__file__).parents[2]
 
 
 class Kind(Struct, frozen=True):
-    """One kind of mutants: how to find all of them, the list of accepted ones, and how many a run judges."""
+    """One kind of mutants: how to find all of them, which are accepted and noticed, and how many a run judges."""
 
     find: Callable[[Path], list[Candidate]]
     accepted: Path
+    noticed: Path
     count: int
 
 
@@ -51,21 +53,34 @@ def _run(kind: Kind, arguments: argparse.Namespace) -> int:
         print(*(c.name for c in chosen), sep="\n")
         return 0
     effort = Effort(arguments.workers, arguments.budget, arguments.timeout)
-    if arguments.near:
-        judge = Judge(ROOT, Near(ROOT), effort)
-    elif arguments.tests:
-        judge = Judge(ROOT, Given(arguments.tests), effort)
-    else:
-        judge = Judge(ROOT, ByCoverage(_map(arguments), effort.budget_s), effort)
+    noticed = Noticed(kind.noticed)
+    judge = Judge(ROOT, noticed.first(_choice(arguments, effort)), effort)
     before = {c.path: (ROOT / c.path).read_text(encoding="utf-8") for c in chosen}
     print(f"judging {len(chosen)}, seed {arguments.seed}", flush=True)
     verdicts = judge.judge([c.mutant(before[c.path]) for c in chosen], _progress if arguments.verbose else _silent)
+    if arguments.write:
+        noticed.write(verdicts, present=[c.name for c in to_judge])
     return _report(verdicts, before, time.monotonic() - started)
 
 
+def _choice(arguments: argparse.Namespace, effort: Effort) -> Choose:
+    if arguments.near:
+        return Near(ROOT)
+    if arguments.tests:
+        return Given(arguments.tests)
+    return ByCoverage(_map(arguments), effort.budget_s)
+
+
 def sample(candidates: list[Candidate], count: int, seed: int) -> list[Candidate]:
-    """`count` of them, or all if there are no more; a new or changed candidate replaces at most one."""
-    return sorted(candidates, key=lambda c: hashlib.sha256(f"{seed} {c.name}".encode()).digest())[:count]
+    """`count` of them, or all if there are no more; a new or changed candidate replaces at most one.
+
+    Each is drawn by its class, function and change, so a file that moves leaves the sample as it was.
+    """
+
+    def key(candidate: Candidate) -> bytes:
+        return hashlib.sha256(f"{seed} {candidate.where}: {candidate.what}".encode()).digest()
+
+    return sorted(candidates, key=key)[:count]
 
 
 def _map(arguments: argparse.Namespace) -> LineMap:
@@ -115,6 +130,7 @@ def _arguments(program: str, description: str | None, count: int) -> argparse.Na
     parser.add_argument("--near", action="store_true", help="judge by the tests near the file, without a record")
     parser.add_argument("--map", nargs="+", default=["tests"], metavar="PATH", help="record coverage of these tests")
     parser.add_argument("--record", type=Path, metavar="FOLDER", help="use the coverage recorded there")
+    parser.add_argument("--write", action="store_true", help="note which tests notice, for quicker runs")
     parser.add_argument("--workers", type=int, default=2, help="mutants judged at a time (2)")
     parser.add_argument("--budget", type=float, default=30, help="seconds of tests for one mutant, as recorded (30)")
     parser.add_argument("--timeout", type=float, default=60, help="seconds after which a mutant counts as noticed (60)")

@@ -12,10 +12,13 @@ from pathlib import Path, PurePosixPath
 
 from msgspec import Struct
 
+from tests.log_calls import wrong
 from tests.mutation.line_map import LineMap
 from tests.mutation.mutant import Fate, Mutant, Verdict
 from tests.mutation.workers import Outcome, Tree, Worker, WorkerFailed
 
+LOG_CALLS = "tests/test_log_calls.py"
+"""What it says of a changed source is known without a run."""
 _FIRST_TESTS = 40
 _TIMEOUTS = 3
 _KILLED_CODES = frozenset({1, 2})  # a test failed; a test module cannot be imported
@@ -82,6 +85,8 @@ class Judge:
         return [found[mutant] for mutant in mutants]
 
     def _run(self, worker: Worker, mutant: Mutant) -> Verdict:
+        if next(wrong(mutant.source), None) is not None:
+            return Verdict(mutant, Fate.KILLED, LOG_CALLS)
         batches = self._choose(mutant)
         if not batches:
             return Verdict(mutant, Fate.UNCOVERED)
@@ -95,7 +100,7 @@ class Judge:
                 return Verdict(mutant, Fate.KILLED, outcome.failed or f"exit code {outcome.code}", seconds)
             if outcome.code not in _PASSED_CODES:
                 raise WorkerFailed(f"pytest ended with {outcome.code} for {mutant.name}:\n{worker.tail()}")
-        what = "tests" if any("::" in name for name in batches[0]) else "test files"
+        what = "tests" if any("::" in name for name in batches[-1]) else "test files"
         passed = f"{sum(map(len, batches))} {what} pass"
         return Verdict(mutant, Fate.SURVIVED, passed, time.monotonic() - started)
 

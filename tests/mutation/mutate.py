@@ -20,6 +20,7 @@ from tests.mutation.mutant import Candidate, Outline
 
 GENERATED = "router/wire/pb/"
 LIST = Path(__file__).with_name("equivalent.toml")
+NOTICED = Path(__file__).with_name("mutants.noticed")
 
 
 def find(root: Path) -> list[Candidate]:
@@ -56,7 +57,7 @@ def _changed(module: Module, mutation: Mutation) -> str:
 
 def main() -> int:
     """Judge a sample of the mutants."""
-    return run("mutate", __doc__, Kind(find, LIST, count=500))
+    return run("mutate", __doc__, Kind(find, LIST, NOTICED, count=500))
 
 
 if __name__ == "__main__":

@@ -110,6 +110,7 @@ def write(root: Path) -> Path:
     (root / "router" / "__init__.py").write_text('"""Pays."""\n')
     (root / "router" / "pay.py").write_text(_PAY)
     shutil.copytree(ROOT / "tests" / "mutation", root / "tests" / "mutation", ignore=_lists_and_tests)
+    shutil.copy(ROOT / "tests" / "log_calls.py", root / "tests")
     for accepted in ("symmetric.toml", "equivalent.toml"):
         (root / "tests" / "mutation" / accepted).touch()
     (root / "tests" / "__init__.py").touch()
@@ -120,7 +121,7 @@ def write(root: Path) -> Path:
 
 
 def _lists_and_tests(_folder: str, names: list[str]) -> list[str]:
-    return [n for n in names if n.endswith(".toml") or n.startswith(("test_", "conftest", "__pycache__"))]
+    return [n for n in names if n.endswith((".toml", ".noticed")) or n.startswith(("test_", "conftest", "__pycache__"))]
 
 
 def judged(project: Path, tool: str, *arguments: str) -> tuple[int, str]:

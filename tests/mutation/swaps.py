@@ -22,6 +22,7 @@ from tests.mutation.mutant import Candidate, Outline
 PACKAGE = "router"
 GENERATED = "router/wire/pb/"
 LIST = Path(__file__).with_name("symmetric.toml")
+NOTICED = Path(__file__).with_name("swaps.noticed")
 _Pair = tuple[int, int, int]
 """Line and column of a call's end, and the place of the first of two arguments."""
 
@@ -40,10 +41,10 @@ def find(root: Path, package: str = PACKAGE) -> list[Candidate]:
         pairs = msgspec.json.decode(kept.read_bytes(), type=dict[str, list[_Pair]])
     else:
         typed = argument_types.Typed(root, package)
-        pairs = {
-            name: [pair for pair, call in _pairs(source) if typed.file(module_name(name)).can_swap(call, pair[2])]
-            for name, source in sources.items()
-        }
+        pairs = {}
+        for name, source in sources.items():
+            file = typed.file(module_name(name))
+            pairs[name] = [pair for pair, call in _pairs(source) if file.can_swap(call, pair[2])]
         kept.parent.mkdir(exist_ok=True)
         kept.write_bytes(msgspec.json.encode(pairs))
     return [swap for name, source in sources.items() for swap in swaps_of(name, source, set(pairs[name]))]
@@ -100,7 +101,7 @@ class _Text:
 
 def main() -> int:
     """Judge the swaps."""
-    return run("swaps", __doc__, Kind(find, LIST, count=100))
+    return run("swaps", __doc__, Kind(find, LIST, NOTICED, count=100))
 
 
 if __name__ == "__main__":

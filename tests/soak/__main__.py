@@ -71,15 +71,15 @@ class Soak:
         """A new tenant a second with new sessions; the oldest is purged; a policy of a lasting one is written again."""
         fleet, caller = world.fleet, world.caller
         levers = RedisLevers(fleet.keys, fleet.nodes, lever_scripts())
-        purger = Purger(RedisTenants(fleet.keys, fleet.nodes), levers, fleet, Actor("soak"), forget_ms=0)
+        purger = Purger(RedisTenants(fleet.keys, fleet.nodes), levers, fleet, Actor(principal="soak"), forget_ms=0)
         for number in itertools.count():
             name = f"guest-{number}"
-            await fleet.publisher.apply(name, "default", orjson.dumps(_STICKY))
+            await fleet.publisher.apply(name, policy_id="default", document=orjson.dumps(_STICKY))
             for session in range(3):
                 body = task(name, f"guest-{number}-{session}", context={"session_id": f"s-{number}-{session}"})
                 with suppress(TimeoutError):
                     await caller.ask(body)
-            await fleet.publisher.apply("sticky", "default", orjson.dumps(TENANTS["sticky"]))
+            await fleet.publisher.apply("sticky", policy_id="default", document=orjson.dumps(TENANTS["sticky"]))
             if number >= ALIVE:
                 await purger.purge(f"guest-{number - ALIVE}", confirm=f"guest-{number - ALIVE}")
             await asyncio.sleep(1)

@@ -15,7 +15,7 @@ from router.store.servers.nodes import Nodes
 from router.store.tasks.records import kept_final
 from tests.store.harness import MINUTE, Ask, Store, policy, request, undispatched
 
-ALICE = Actor("alice", "admin")
+ALICE = Actor(principal="alice", role="admin")
 DOCUMENT = b'{"providers":[{"name":"a","weight":100}],"version":"1.0"}'
 RICH: StoredPolicy = policy(
     provider("a", priority=2, max_concurrency=50),
@@ -38,8 +38,8 @@ async def filled(store: Store, nodes: Nodes, requests: int = 30, tenant: str | N
     tenant = tenant or store.tenant()
     policies = RedisPolicies(nodes, store.keys)
     for name in ("default", "other", "default"):
-        await policies.apply(tenant, name, DOCUMENT, expect_revision=None)
-    await store.levers.force_open(tenant, "unused", by=ALICE)
+        await policies.apply(tenant, policy_id=name, document=DOCUMENT, expect_revision=None)
+    await store.levers.force_open(tenant, provider="unused", by=ALICE)
     decisions: list[bytes] = []
     asks = [
         Ask(
@@ -57,8 +57,8 @@ async def filled(store: Store, nodes: Nodes, requests: int = 30, tenant: str | N
     await retention.register([tenant])
     await retention.trim(tenant, check_ms=1_000, full_ms=1_000, keep_unread=False)
     epochs = RedisEpochs(store.keys, nodes)
-    await epochs.begin("audit_cut_inside_age", tenant)
-    await epochs.begin("breaker_opened", f"{tenant}/a")
+    await epochs.begin("audit_cut_inside_age", scope=tenant)
+    await epochs.begin("breaker_opened", scope=f"{tenant}/a")
     return tenant, decisions
 
 

@@ -38,7 +38,7 @@ def seen(
     """So many good calls, then so many bad ones."""
     tally = Tally(name, probe=probe)
     for i in range(good + bad):
-        tally.saw(i < good, took_ms, 1_000 + i)
+        tally.saw(i < good, took_ms, at_ms=1_000 + i)
     return tally
 
 
@@ -176,7 +176,7 @@ def test_no_call_is_lost_or_doubled(store_at_once: Store, pods: list[list[tuple[
     for calls in pods:
         tally = Tally(name)
         for ok, took in calls:
-            tally.saw(ok, took, store_at_once.now)
+            tally.saw(ok, took, at_ms=store_at_once.now)
             good, bad = good + ok, bad + (not ok)
             row = 0 if ok else row + 1
         found = one(store_at_once, tally).record

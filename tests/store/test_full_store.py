@@ -115,7 +115,7 @@ async def test_old_audit_entries_are_cut(own: ValkeyProcess) -> None:
     await retention.register(["t"])
     await nodes.call("CONFIG", "SET", "maxmemory", 1)
     try:
-        assert await retention.claim(30_000, 10) == ["t"]
+        assert await retention.claim(30_000, maximum=10) == ["t"]
         trimmed = await retention.trim("t", check_ms=60_000, full_ms=30_000, keep_unread=False)
     finally:
         await nodes.call("CONFIG", "SET", "maxmemory", 0)

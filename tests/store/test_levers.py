@@ -27,7 +27,7 @@ from router.store.tenants.inspect import RedisInspector
 from tests.store.harness import MINUTE, Ask, Direct, Store, head, policy, request, undispatched
 
 R = ("request_id", "r")
-ALICE = Actor("alice", "operator", "trace-1")
+ALICE = Actor(principal="alice", role="operator", trace_id="trace-1")
 FRAGILE = Breaker(failure_threshold=1, timeout_ms=MINUTE)
 AB = policy("a", "b", breaker=FRAGILE)
 
@@ -43,13 +43,16 @@ class Act(Struct, frozen=True):
 
 ACTS = {
     "drain": Act(
-        lambda levers, t: levers.drain(t, "a", on=True, by=ALICE, why="too hot"),
+        lambda levers, t: levers.drain(t, provider="a", on=True, by=ALICE, why="too hot"),
         "provider.drained",
         ("provider", "a"),
         {"why": "too hot"},
     ),
     "force": Act(
-        lambda levers, t: levers.force_open(t, "a", by=ALICE), "breaker.forced", ("provider", "a"), {"state": "open"}
+        lambda levers, t: levers.force_open(t, provider="a", by=ALICE),
+        "breaker.forced",
+        ("provider", "a"),
+        {"state": "open"},
     ),
     "disable": Act(lambda levers, t: levers.switch(t, on=False, by=ALICE), "tenant.disabled", ("tenant", None), {}),
 }
@@ -80,20 +83,20 @@ def trip(store: Store, tenant: str, request_id: str, provider: str = "a") -> Non
 async def test_a_drained_provider_gets_no_work_until_it_is_enabled(store: Store, tenant: str) -> None:
     """The next row walks past it, the one after `enable` does not."""
     assert chosen(store, tenant, "1") == 0
-    await store.levers.drain(tenant, "a", on=True, by=ALICE)
+    await store.levers.drain(tenant, provider="a", on=True, by=ALICE)
     assert chosen(store, tenant, "2") == 1
-    await store.levers.drain(tenant, "b", on=True, by=ALICE)
+    await store.levers.drain(tenant, provider="b", on=True, by=ALICE)
     assert chosen(store, tenant, "3") == -1
-    await store.levers.drain(tenant, "a", on=False, by=ALICE)
+    await store.levers.drain(tenant, provider="a", on=False, by=ALICE)
     assert chosen(store, tenant, "4") == 0
 
 
 async def test_a_forced_breaker_is_open_until_it_is_reset(store: Store, tenant: str) -> None:
     """It stays open over time and successes, and a reset lets traffic in at once."""
-    await store.levers.force_open(tenant, "a", by=ALICE)
+    await store.levers.force_open(tenant, provider="a", by=ALICE)
     store.now += 100 * MINUTE
     assert chosen(store, tenant, "1") == 1
-    assert await store.levers.reset_breaker(tenant, "a", by=ALICE) is ActOutcome.CHANGED
+    assert await store.levers.reset_breaker(tenant, provider="a", by=ALICE) is ActOutcome.CHANGED
     assert chosen(store, tenant, "2") == 0
 
 
@@ -104,11 +107,11 @@ async def test_a_tripped_breaker_is_closed_by_a_reset(store: Store, tenant: str)
     trip(store, tenant, "1")
     trip(store, tenant, "2", "b")
     assert chosen(store, tenant, "3") == -1
-    assert await store.levers.reset_breaker(tenant, "a", by=ALICE) is ActOutcome.CHANGED
+    assert await store.levers.reset_breaker(tenant, provider="a", by=ALICE) is ActOutcome.CHANGED
     assert chosen(store, tenant, "4") == 0
-    await store.levers.drain(tenant, "a", on=True, by=ALICE)
+    await store.levers.drain(tenant, provider="a", on=True, by=ALICE)
     assert chosen(store, tenant, "5") == -1, "the breaker of b is still open"
-    await store.levers.drain(tenant, "a", on=False, by=ALICE)
+    await store.levers.drain(tenant, provider="a", on=False, by=ALICE)
     assert isinstance(store.one(request(tenant, "6"), counted), Admitted)
     assert not isinstance(store.one(request(tenant, "7"), counted), Admitted), "the limit has kept its count"
 
@@ -118,22 +121,22 @@ async def test_the_state_keeps_its_life_time_over_a_reset(store: Store, tenant: 
     trip(store, tenant, "1")
     trip(store, tenant, "2", "b")
     key = store.of(tenant).state
-    await store.levers.reset_breaker(tenant, "a", by=ALICE)
+    await store.levers.reset_breaker(tenant, provider="a", by=ALICE)
     assert 0 < int(store.client.pttl(key)) <= 24 * 60 * MINUTE + 3 * MINUTE
-    await store.levers.reset_breaker(tenant, "b", by=ALICE)
+    await store.levers.reset_breaker(tenant, provider="b", by=ALICE)
     assert store.value(key) is None
 
 
 async def test_drain_and_force_are_two_levers(store: Store, tenant: str) -> None:
     """Letting go of one leaves the other: a provider under both is out until both are gone."""
-    await store.levers.drain(tenant, "a", on=True, by=ALICE)
-    await store.levers.force_open(tenant, "a", by=ALICE)
-    await store.levers.drain(tenant, "a", on=False, by=ALICE)
+    await store.levers.drain(tenant, provider="a", on=True, by=ALICE)
+    await store.levers.force_open(tenant, provider="a", by=ALICE)
+    await store.levers.drain(tenant, provider="a", on=False, by=ALICE)
     assert chosen(store, tenant, "1") == 1
-    await store.levers.drain(tenant, "a", on=True, by=ALICE)
-    await store.levers.reset_breaker(tenant, "a", by=ALICE)
+    await store.levers.drain(tenant, provider="a", on=True, by=ALICE)
+    await store.levers.reset_breaker(tenant, provider="a", by=ALICE)
     assert chosen(store, tenant, "2") == 1
-    await store.levers.drain(tenant, "a", on=False, by=ALICE)
+    await store.levers.drain(tenant, provider="a", on=False, by=ALICE)
     assert chosen(store, tenant, "3") == 0
 
 
@@ -199,7 +202,7 @@ async def test_an_unknown_tenant_gets_no_keys(store: Store, name: str) -> None:
     """A tenant that has never had a policy has no head, and an act leaves none."""
     tenant = store.tenant()
     assert await ACTS[name].do(store.levers, tenant) is ActOutcome.UNKNOWN_TENANT
-    assert await store.levers.reset_breaker(tenant, "a", by=ALICE) is ActOutcome.UNKNOWN_TENANT
+    assert await store.levers.reset_breaker(tenant, provider="a", by=ALICE) is ActOutcome.UNKNOWN_TENANT
     assert await store.levers.forget(tenant, bytes(10), called=R, by=ALICE) is ActOutcome.UNKNOWN_TENANT
     assert list(store.client.scan_iter(store.of(tenant).prefix + b"*")) == []
 
@@ -217,10 +220,10 @@ async def test_an_act_that_cannot_be_recorded_is_not_done(store: Store, tenant: 
 async def test_levers_have_a_bound(store: Store, tenant: str) -> None:
     """One more than the bound is refused; to let go of one is not."""
     for n in range(MAX_LEVERS):
-        assert await store.levers.drain(tenant, f"p{n}", on=True, by=ALICE) is ActOutcome.CHANGED
-    assert await store.levers.force_open(tenant, "one-more", by=ALICE) is ActOutcome.FULL
-    assert await store.levers.drain(tenant, "p0", on=False, by=ALICE) is ActOutcome.CHANGED
-    assert await store.levers.force_open(tenant, "one-more", by=ALICE) is ActOutcome.CHANGED
+        assert await store.levers.drain(tenant, provider=f"p{n}", on=True, by=ALICE) is ActOutcome.CHANGED
+    assert await store.levers.force_open(tenant, provider="one-more", by=ALICE) is ActOutcome.FULL
+    assert await store.levers.drain(tenant, provider="p0", on=False, by=ALICE) is ActOutcome.CHANGED
+    assert await store.levers.force_open(tenant, provider="one-more", by=ALICE) is ActOutcome.CHANGED
     raw = store.value(store.of(tenant).head)
     assert raw is not None
     view = head_of(tenant, raw)
@@ -234,14 +237,14 @@ async def test_a_damaged_head_is_left_alone(store: Store) -> None:
     raw = head(levers={provider_entry("a"): 6})[:-1]
     store.client.set(store.of(tenant).head, raw)
     with pytest.raises(Exception, match="levers of a head"):
-        await store.levers.drain(tenant, "b", on=True, by=ALICE)
+        await store.levers.drain(tenant, provider="b", on=True, by=ALICE)
     assert store.value(store.of(tenant).head) == raw
 
 
 async def test_roles_are_recorded_where_no_tenant_is(store: Store) -> None:
     """In one bounded log, that can be read like a tenant's."""
     await store.levers.role_used(ALICE, "drain_provider", "acme", "done")
-    await store.levers.role_used(Actor("bob", "viewer"), "list_tenants", None, "refused")
+    await store.levers.role_used(Actor(principal="bob", role="viewer"), "list_tenants", None, "refused")
     log = store.audit(NO_TENANT)
     assert [(e.action, e.user_id, e.resource_id, e.details) for e in log] == [
         ("role.used", "alice", "acme", {"role": "operator", "act": "drain_provider", "outcome": "done"}),
@@ -276,7 +279,7 @@ async def test_a_forced_breaker_keeps_its_own_figures(single: Redis, redis_url: 
     tenant = store.tenant()
     single.set(store.of(tenant).head, head())
     trip(store, tenant, "1")
-    await store.levers.force_open(tenant, "a", by=ALICE)
+    await store.levers.force_open(tenant, provider="a", by=ALICE)
     nodes = SingleNode(redis_url)
     (view,) = await RedisInspector(store.keys, nodes).breakers(tenant)
     await nodes.close()
@@ -285,12 +288,12 @@ async def test_a_forced_breaker_keeps_its_own_figures(single: Redis, redis_url: 
 
 
 PULLS: dict[str, Callable[[RedisLevers, str], Coroutine[Any, Any, ActOutcome]]] = {
-    "drain a": lambda levers, t: levers.drain(t, "a", on=True, by=ALICE),
-    "enable a": lambda levers, t: levers.drain(t, "a", on=False, by=ALICE),
-    "drain b": lambda levers, t: levers.drain(t, "b", on=True, by=ALICE),
-    "enable b": lambda levers, t: levers.drain(t, "b", on=False, by=ALICE),
-    "force a": lambda levers, t: levers.force_open(t, "a", by=ALICE),
-    "reset a": lambda levers, t: levers.reset_breaker(t, "a", by=ALICE),
+    "drain a": lambda levers, t: levers.drain(t, provider="a", on=True, by=ALICE),
+    "enable a": lambda levers, t: levers.drain(t, provider="a", on=False, by=ALICE),
+    "drain b": lambda levers, t: levers.drain(t, provider="b", on=True, by=ALICE),
+    "enable b": lambda levers, t: levers.drain(t, provider="b", on=False, by=ALICE),
+    "force a": lambda levers, t: levers.force_open(t, provider="a", by=ALICE),
+    "reset a": lambda levers, t: levers.reset_breaker(t, provider="a", by=ALICE),
     "off": lambda levers, t: levers.switch(t, on=False, by=ALICE),
     "on": lambda levers, t: levers.switch(t, on=True, by=ALICE),
 }
@@ -305,15 +308,15 @@ def test_any_order_of_acts_and_policies(store_at_once: Store, acts: list[str]) -
     store = store_at_once
     tenant, policies = store.tenant(), RedisPolicies(cast("Nodes", Direct(store)), store.keys)
     held, off, there, records = set[str](), False, True, 1
-    done(policies.apply(tenant, "default", DOCUMENT, expect_revision=None))
+    done(policies.apply(tenant, policy_id="default", document=DOCUMENT, expect_revision=None))
     for act in acts:
         before = view(store, tenant)
         if act in ("apply", "delete"):
             if act == "apply" or there:
                 if act == "apply":
-                    done(policies.apply(tenant, "default", DOCUMENT, expect_revision=None))
+                    done(policies.apply(tenant, policy_id="default", document=DOCUMENT, expect_revision=None))
                 else:
-                    done(policies.delete(tenant, "default", expect_revision=None))
+                    done(policies.delete(tenant, policy_id="default", expect_revision=None))
                 records += 1
             there = act == "apply"
             assert before.revision <= view(store, tenant).revision

@@ -53,7 +53,7 @@ def test_the_golden_shas_are_those_that_pods_send() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_script_declares_keys_of_the_table(name: str) -> None:
     """Kind and pattern of every declared key are those of the table; every section is filled in."""
-    header = _header(name, (lua_dir() / f"{name}.lua").read_text())
+    header = _header(name, text=(lua_dir() / f"{name}.lua").read_text())
     assert header["KEYS"]
     for kind, pattern in header["KEYS"]:
         assert KEYS[kind].pattern == pattern.split()[0]
@@ -62,7 +62,7 @@ def test_every_script_declares_keys_of_the_table(name: str) -> None:
 
 def test_every_kind_of_key_has_a_script_or_a_client() -> None:
     """No row of the table is left over: scripts declare it, or a client writes it by itself."""
-    declared = {k for n in NAMES for k, _ in _header(n, (lua_dir() / f"{n}.lua").read_text())["KEYS"]}
+    declared = {k for n in NAMES for k, _ in _header(n, text=(lua_dir() / f"{n}.lua").read_text())["KEYS"]}
     assert set(KEYS) - declared == {"meta", "unknown", "census", "final", "wait"}
 
 

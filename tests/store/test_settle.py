@@ -451,8 +451,8 @@ async def test_a_claim_takes_so_many_of_all_sets(redis_url: str) -> None:
     tasks = RedisTasks(keys, nodes)
     for p in range(8):
         await nodes.call("ZADD", keys.due(p), *(x for n in range(5) for x in (0, b"%08d-%07d" % (p, n))))
-    assert len((await tasks.claim(60_000, 12)).task_ids) == 12
-    assert len((await tasks.claim(60_000, 100)).task_ids) == 28
+    assert len((await tasks.claim(60_000, maximum=12)).task_ids) == 12
+    assert len((await tasks.claim(60_000, maximum=100)).task_ids) == 28
     await nodes.close()
 
 
@@ -463,8 +463,8 @@ async def test_a_damaged_set_holds_up_no_other(redis_url: str, caplog: pytest.Lo
     await nodes.call("SET", keys.due(5), "damaged")
     for p in (4, 6):
         await nodes.call("ZADD", keys.due(p), 0, b"%016d" % p)
-    assert sorted((await tasks.claim(0, 10)).task_ids) == [b"%016d" % p for p in (4, 6)]
-    assert len((await tasks.claim(0, 10)).task_ids) == 2
+    assert sorted((await tasks.claim(0, maximum=10)).task_ids) == [b"%016d" % p for p in (4, 6)]
+    assert len((await tasks.claim(0, maximum=10)).task_ids) == 2
     told = [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
     assert [keys.due(5).decode() in text for text in told] == [True]
     await nodes.close()
@@ -489,21 +489,21 @@ async def epochs(redis_url: str) -> AsyncIterator[RedisEpochs]:
 
 async def test_all_pods_join_one_episode(epochs: RedisEpochs, scope: str) -> None:
     """While it is open everybody gets its epoch; the next one gets a greater."""
-    first = await epochs.begin("redis_away", scope)
-    assert await epochs.begin("redis_away", scope) == first
-    await epochs.end("redis_away", scope, first)
-    assert await epochs.begin("redis_away", scope) == first + 1
+    first = await epochs.begin("redis_away", scope=scope)
+    assert await epochs.begin("redis_away", scope=scope) == first
+    await epochs.end("redis_away", scope=scope, epoch=first)
+    assert await epochs.begin("redis_away", scope=scope) == first + 1
 
 
 async def test_the_open_episode_is_known_to_all(epochs: RedisEpochs, scope: str) -> None:
     """Whoever sees an end finds the episode that began elsewhere; before it and after it there is none."""
-    assert await epochs.current("breaker_opened", scope) is None
-    first = await epochs.begin("breaker_opened", scope)
-    assert await epochs.current("breaker_opened", scope) == first
+    assert await epochs.current("breaker_opened", scope=scope) is None
+    first = await epochs.begin("breaker_opened", scope=scope)
+    assert await epochs.current("breaker_opened", scope=scope) == first
     assert scope in await epochs.open_scopes("breaker_opened")
     assert scope not in await epochs.open_scopes("redis_away")
-    await epochs.end("breaker_opened", scope, first)
-    assert await epochs.current("breaker_opened", scope) is None
+    await epochs.end("breaker_opened", scope=scope, epoch=first)
+    assert await epochs.current("breaker_opened", scope=scope) is None
     assert scope not in await epochs.open_scopes("breaker_opened")
 
 
@@ -519,17 +519,17 @@ async def test_what_nobody_joins_is_left(epochs: RedisEpochs, scope: str) -> Non
 
 async def test_an_old_episode_cannot_be_ended_again(epochs: RedisEpochs, scope: str) -> None:
     """Who ends an episode that is over does not close the one that is open."""
-    first = await epochs.begin("redis_away", scope)
-    await epochs.end("redis_away", scope, first)
-    second = await epochs.begin("redis_away", scope)
-    await epochs.end("redis_away", scope, first)
-    assert await epochs.begin("redis_away", scope) == second
+    first = await epochs.begin("redis_away", scope=scope)
+    await epochs.end("redis_away", scope=scope, epoch=first)
+    second = await epochs.begin("redis_away", scope=scope)
+    await epochs.end("redis_away", scope=scope, epoch=first)
+    assert await epochs.begin("redis_away", scope=scope) == second
 
 
 async def test_conditions_and_scopes_are_apart(epochs: RedisEpochs, scope: str, single: Redis) -> None:
     """An episode is of one condition and one scope."""
-    first = await epochs.begin("redis_away", scope)
-    await epochs.end("redis_away", scope, first)
-    assert await epochs.begin("redis_away", scope + "2") == 1
-    assert await epochs.begin("nats_away", scope) == 1
+    first = await epochs.begin("redis_away", scope=scope)
+    await epochs.end("redis_away", scope=scope, epoch=first)
+    assert await epochs.begin("redis_away", scope=scope + "2") == 1
+    assert await epochs.begin("nats_away", scope=scope) == 1
     assert single.hexists("r1:epochs", f"redis_away:{scope}")

@@ -159,7 +159,9 @@ async def test_an_answer_that_was_finished_takes_no_mark(
     tenant = store.tenant()
     made = store.one(request(tenant, "r"), POLICY)
     assert isinstance(made, Admitted)
-    assert await RedisClaims(store.keys, store_nodes).complete(tenant, made.decision_id, b"claim", metadata)
+    assert await RedisClaims(store.keys, store_nodes).complete(
+        tenant, made.decision_id, claim=b"claim", metadata=metadata
+    )
     (moved,) = store.settle(undispatched(tenant, made.decision_id, BreakerVerdict.NEITHER, mark=b"a mark 8"))
     assert isinstance(moved, Moved)
     (decisions,) = await read(store_nodes, store, (tenant, "r"))

@@ -140,7 +140,9 @@ async def test_a_result_that_no_stream_stores_is_reported(
 def test_an_output_that_the_strict_encoder_refuses_is_reported(output: Any, read: Any) -> None:
     """Half a character, a number that is not finite, a number beyond 64 bits: the router reads what was sent."""
     sent = Finished("success", output=output, tokens={"input": 3, "output": 4})
-    r = decode_result(result(read_assignment(msgspec.json.encode(BODY | {"assignment_id": UUID})), sent, 5, 6), None)
+    r = decode_result(
+        result(read_assignment(msgspec.json.encode(BODY | {"assignment_id": UUID})), sent, 5, now_ms=6), None
+    )
     assert isinstance(r, ExecResult)
     assert (r.status, r.output, r.tokens, r.tokens_input) == (ResultStatus.SUCCESS, read, 7, 3)
 
@@ -149,7 +151,9 @@ def test_an_output_that_the_strict_encoder_refuses_is_reported(output: Any, read
 def test_an_output_that_is_no_json_is_an_error_result(output: Any) -> None:
     """The attempt ends, and the work does not run again and again."""
     sent = Finished("success", output=output, cost=0.5)
-    r = decode_result(result(read_assignment(msgspec.json.encode(BODY | {"assignment_id": UUID})), sent, 5, 6), None)
+    r = decode_result(
+        result(read_assignment(msgspec.json.encode(BODY | {"assignment_id": UUID})), sent, 5, now_ms=6), None
+    )
     assert isinstance(r, ExecResult)
     assert (r.status, r.error_code, r.cost_microusd) == (ResultStatus.ERROR, "WORKER_ERROR", 500_000)
     assert "not JSON" in (r.error_message or "")
@@ -158,7 +162,7 @@ def test_an_output_that_is_no_json_is_an_error_result(output: Any) -> None:
 def test_a_reason_with_half_a_character_is_reported() -> None:
     """In an ack."""
     taken = read_assignment(msgspec.json.encode(BODY | {"assignment_id": UUID}))
-    read = decode_ack(ack(taken, "rejected", "no \ud83d"), None)
+    read = decode_ack(ack(taken, "rejected", message="no \ud83d"), None)
     assert isinstance(read, ExecAck)
     assert read.message == "no �"
 

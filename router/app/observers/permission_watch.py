@@ -103,7 +103,7 @@ class PermissionWatch:
             if not self._deaf:
                 log.error("not ready: %s", reason, extra={"event": Event.POD_NOT_READY})
             self._deaf = True
-            self._readiness.not_ok("serving", reason)
+            self._readiness.not_ok("serving", reason=reason)
         elif self._deaf:
             self._deaf = False
             self._readiness.ok("serving")
@@ -142,7 +142,9 @@ class PermissionWatch:
         for subject in self._alerted - refusals.keys():
             self._alerts.resolve(Condition.PERMISSION_LOST, subject)
         for subject, refusal in refusals.items():
-            self._alerts.raise_(Condition.PERMISSION_LOST, subject, f"{refusal}: permit it", {"subject": subject})
+            self._alerts.raise_(
+                Condition.PERMISSION_LOST, subject, message=f"{refusal}: permit it", metadata={"subject": subject}
+            )
         self._alerted = set(refusals)
 
     def _publish_refused(self, refusal: Refusal) -> None:

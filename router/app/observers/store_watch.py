@@ -108,7 +108,7 @@ class StoreWatch:
         message = f"Redis' clock went {direction} by {abs(ms) / 1000:,.1f} s"
         log.error(message, extra={"event": Event.STORE_CLOCK_STEPPED, **step})
         if self.alerts is not None:
-            self.alerts.occurred(Condition.CLOCK_STEPPED, FLEET, message, step)
+            self.alerts.occurred(Condition.CLOCK_STEPPED, FLEET, message=message, metadata=step)
 
     def _recovered(self, message: str) -> None:
         log.info(message, extra={"event": Event.STORE_BACK})

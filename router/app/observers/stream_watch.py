@@ -58,13 +58,15 @@ class StreamWatch:
         if covered:
             names = sorted({name for streams in covered.values() for name in streams})
             why = f"stream {', '.join(names)} covers {', '.join(covered)}: narrow it, or its acks reach callers first"
-            self._readiness.not_ok("streams", why)
-            self._alerts.raise_(Condition.STREAM_COVERS_REQUESTS, FLEET, why, {"streams": list(names)})
+            self._readiness.not_ok("streams", reason=why)
+            self._alerts.raise_(Condition.STREAM_COVERS_REQUESTS, FLEET, message=why, metadata={"streams": list(names)})
             return
         self._alerts.resolve(Condition.STREAM_COVERS_REQUESTS, FLEET)
         if missing and not self._optional and not self.fit.is_set():
             why, *others = missing.values()
-            self._readiness.not_ok("streams", f"{why} ({len(others)} more streams are missing)" if others else why)
+            self._readiness.not_ok(
+                "streams", reason=f"{why} ({len(others)} more streams are missing)" if others else why
+            )
             return
         self._readiness.ok("streams")
         self.fit.set()
@@ -77,7 +79,7 @@ class StreamWatch:
                 self._readiness.degrade(Degradable.STREAM_CHECKS, reason)
             return
         if not (off and self._optional):
-            self._readiness.not_ok("streams", reason)
+            self._readiness.not_ok("streams", reason=reason)
             return
         self._on_missing({"JetStream": reason})
         self._readiness.ok("streams")

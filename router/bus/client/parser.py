@@ -31,8 +31,8 @@ _MAX_MESSAGE_BYTES = 128 << 20  # twice the largest setting of a server; more is
 class FastParser(Parser):
     """The replacement of nats-py's parser; see the module.
 
-    `left`: how many direct messages the next scans may handle. `fault`: what the function of the last message raised.
-    `incoming`: the protocol of the present connection, if it calls `scan`.
+    `left`: how many direct messages the scans of this turn may still handle. `fault`: what the function of the last
+    message raised. `incoming`: the protocol of the present connection, if it calls `scan`.
     """
 
     def __init__(self, client: "FastClient") -> None:
@@ -102,7 +102,7 @@ class FastParser(Parser):
             self.left = left
             self.nc.stats["in_msgs"] += handled
             self.nc.stats["in_bytes"] += pos - first
-        if pos < end and left and self.fault is None and (need := _bytes_needed(data, pos)):
+        if pos < end and (need := _bytes_needed(data, pos)):
             self._chunks = [data[pos:]]
             self._have, self._need = end - pos, need
             return end
@@ -126,7 +126,6 @@ class FastParser(Parser):
 
     async def _handle(self, data: bytes) -> None:
         pos, end, resets = 0, len(data), self._resets
-        self.left = MOST_AT_ONCE
         while pos < end and self._resets == resets:  # after a reset, the rest came from a closed connection
             pos = self.scan(data, pos)
             if (fault := self.fault) is not None:

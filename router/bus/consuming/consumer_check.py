@@ -103,7 +103,7 @@ class ConsumerCheck:
     async def _check(self, received: int) -> int:
         """Compare with the last check's `received`; the result is for the next check, and -1 means no comparison."""
         spec, pull = self._spec, self._pull
-        info = await self._streams.consumer(spec.stream, spec.name)
+        info = await self._streams.consumer(spec.stream, name=spec.name)
         if info is None:
             await self._create()
             return -1

@@ -41,7 +41,7 @@ class TroubleWatch:
         if self.sink is not None:
             stream = self._streams.stream_of(subject) or subject
             self.reported.add(stream)
-            self.sink.refusing(stream, words)
+            self.sink.refusing(stream, words=words)
 
     def stored(self, subject: str) -> None:
         """Report that the stream of a subject works again, if it was in trouble."""

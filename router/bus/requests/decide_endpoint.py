@@ -79,7 +79,7 @@ class DecideEndpoint:
         self._handle(
             data,
             wire.decode(raw) if raw is not None else None,
-            tenant.decode("utf-8", "replace") if tenant else None,
+            tenant.decode("utf-8", errors="replace") if tenant else None,
             partial(self._reply, reply) if reply else None,
         )
 

@@ -47,7 +47,7 @@ class Service:
         self._tasks: set[asyncio.Task[None]] = set()
         self.faults = 0
 
-    async def listen(self, subject: str, queue: str, *, optional: bool) -> None:
+    async def listen(self, subject: str, *, queue: str, optional: bool) -> None:
         """Start to serve a subject; `optional` as for `Bus.subscribe`."""
         subscription = await self._bus.subscribe(subject, self._on_message, queue=queue, optional=optional)
         self._subscriptions.append(subscription)
@@ -65,16 +65,18 @@ class Service:
         if not reply.startswith(self._replies.passing) and not self._replies.admits(reply, subject):
             return
         if len(self._tasks) >= self._max_in_flight:
-            self._send(reply, self._fault_reply("service_overloaded", "too many requests at once: retry"), {})
+            self._send(
+                reply, body=self._fault_reply("service_overloaded", "too many requests at once: retry"), headers={}
+            )
             return
         headers = wire.decode(raw) if raw is not None else {}
         task = asyncio.get_running_loop().create_task(
-            self._serve(subject.decode("utf-8", "replace"), reply, data, headers)
+            self._serve(subject.decode("utf-8", errors="replace"), reply, data=data, headers=headers)
         )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _serve(self, subject: str, reply: bytes, data: bytes, headers: Headers) -> None:
+    async def _serve(self, subject: str, reply: bytes, *, data: bytes, headers: Headers) -> None:
         reply_headers: Headers = {}
         try:
             body, reply_headers = await asyncio.wait_for(self._handler(data, headers, subject), self._timeout_s)
@@ -86,9 +88,9 @@ class Service:
             self.faults += 1
             log.exception("request on %s failed", subject, extra={"event": Event.BUG})
             body = self._fault_reply("internal", "the request failed; see the router's log")
-        self._send(reply, body, reply_headers)
+        self._send(reply, body=body, headers=reply_headers)
 
-    def _send(self, to: bytes, body: bytes, headers: Headers) -> None:
+    def _send(self, to: bytes, *, body: bytes, headers: Headers) -> None:
         try:
             if len(body) > self._bus.max_payload - 4096:
                 body = self._fault_reply("internal", "the reply is larger than the NATS server takes")
@@ -127,5 +129,5 @@ async def serve(
         max_in_flight=max_in_flight,
         timeout_s=timeout_s,
     )
-    await service.listen(subject, queue, optional=optional)
+    await service.listen(subject, queue=queue, optional=optional)
     return service

@@ -60,7 +60,7 @@ class ConsumerInfo(Struct):
 
 def uncovered(spec: StreamSpec, config: StreamConfig) -> list[str]:
     """The specified subjects that the stream does not store; `added` ones left out."""
-    return [subject for subject in spec.subjects if not any(covers(x, subject) for x in config.subjects)]
+    return [subject for subject in spec.subjects if not any(covers(x, subject=subject) for x in config.subjects)]
 
 
 def is_foreign(spec: StreamSpec, config: StreamConfig) -> bool:
@@ -74,7 +74,7 @@ def compare_stream(spec: StreamSpec, config: StreamConfig) -> list[Difference]:
     Of a foreign stream only the subjects are compared.
     """
     what = f"stream {spec.name}"
-    lacking = [s for s in (*spec.subjects, *spec.added) if not any(covers(x, s) for x in config.subjects)]
+    lacking = [s for s in (*spec.subjects, *spec.added) if not any(covers(x, subject=s) for x in config.subjects)]
     subjects: list[Difference] = []
     if lacking:
         all_subjects = ",".join((*config.subjects, *lacking))

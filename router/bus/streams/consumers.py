@@ -27,11 +27,13 @@ def consumers(
 
     The arguments are stream names, the further subjects of assignments, and those that workers get; empty: all.
     """
-    work = ConsumerSpec(assign, WORKERS, subjects=(subjects.ASSIGN, *assign_subjects))
+    work = ConsumerSpec(stream=assign, name=WORKERS, subjects=(subjects.ASSIGN, *assign_subjects))
     if assign_filter:
-        work = ConsumerSpec(assign, WORKERS, subjects=tuple(assign_filter), filtered=True)
+        work = ConsumerSpec(stream=assign, name=WORKERS, subjects=tuple(assign_filter), filtered=True)
     return (
         work,
-        ConsumerSpec(ack, ACKS, subjects=(subjects.ACK,), added=(subjects.every_tenant(subjects.ACK),)),
-        ConsumerSpec(result, RESULTS, subjects=(subjects.RESULT,), added=(subjects.every_tenant(subjects.RESULT),)),
+        ConsumerSpec(stream=ack, name=ACKS, subjects=(subjects.ACK,), added=(subjects.every_tenant(subjects.ACK),)),
+        ConsumerSpec(
+            stream=result, name=RESULTS, subjects=(subjects.RESULT,), added=(subjects.every_tenant(subjects.RESULT),)
+        ),
     )

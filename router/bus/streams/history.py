@@ -7,7 +7,7 @@ other, so a long stream costs time and not memory. A read ends with the messages
 import asyncio
 import contextlib
 from base64 import b64decode
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -55,7 +55,7 @@ class StreamHistory:
     `subjects`: those of the stream's messages that count, all others are skipped; empty: all count.
     """
 
-    def __init__(self, bus: Bus, stream: str, *subjects: str) -> None:
+    def __init__(self, bus: Bus, stream: str, *, subjects: Sequence[str] = ()) -> None:
         self._bus = bus
         self.stream = stream
         self._subjects = subjects
@@ -70,7 +70,7 @@ class StreamHistory:
         if subject is None and len(self._subjects) == 1:
             (subject,) = self._subjects
         created = await self._consumer(since_ms, subject, headers_only=headers_only)
-        puller = _Puller(self._bus, self.stream, created.name)
+        puller = _Puller(self._bus, self.stream, consumer=created.name)
         try:
             await puller.open()
             left = created.num_pending
@@ -79,7 +79,9 @@ class StreamHistory:
                 if not batch:
                     return
                 if subject is None and self._subjects:
-                    yield [message for message in batch if any(matches(x, message.subject) for x in self._subjects)]
+                    yield [
+                        message for message in batch if any(matches(x, subject=message.subject) for x in self._subjects)
+                    ]
                 else:
                     yield batch
                 left = min(left - len(batch), pending)
@@ -151,7 +153,7 @@ class StreamHistory:
 class _Puller:
     """Pulls batches from an ephemeral consumer, one after the other."""
 
-    def __init__(self, bus: Bus, stream: str, consumer: str) -> None:
+    def __init__(self, bus: Bus, stream: str, *, consumer: str) -> None:
         self._bus = bus
         self._next = wire.subject(f"{bus.options.js_prefix}.CONSUMER.MSG.NEXT.{stream}.{consumer}")
         self._inbox = bus.new_inbox().encode()

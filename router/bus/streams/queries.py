@@ -47,7 +47,7 @@ async def read_stream(bus: Bus, name: str) -> StreamInfo | None:
         raise
 
 
-async def read_consumer(bus: Bus, stream: str, name: str) -> ConsumerInfo | None:
+async def read_consumer(bus: Bus, stream: str, *, name: str) -> ConsumerInfo | None:
     """Read the state of a consumer; None: the consumer or its stream is missing.
 
     :raises BusError: JetStream is unavailable.

@@ -37,7 +37,7 @@ class _Findings:
     def ensured(self) -> Ensured:
         return Ensured(tuple(self.created), tuple(self.differences), tuple(self.missing))
 
-    def lacks(self, what: str, specified: str, missing: Missing) -> None:
+    def lacks(self, what: str, *, specified: str, missing: Missing) -> None:
         self.differences.append(Difference(what=what, field="creation", actual="", specified=specified))
         self.missing.append(missing)
 
@@ -63,12 +63,12 @@ class Streams:
 
     def stream_of(self, subject: str) -> str | None:
         """The name of the specified stream that covers the subject."""
-        return next((s.name for s in self.specs for x in (*s.subjects, *s.added) if matches(x, subject)), None)
+        return next((s.name for s in self.specs for x in (*s.subjects, *s.added) if matches(x, subject=subject)), None)
 
     def stores(self, subject: str) -> bool:
         """Whether the stream of a specified subject stored it at the last check; an older stream may lack it."""
         config = self._configs.get(self.stream_of(subject) or "")
-        return config is not None and any(matches(pattern, subject) for pattern in config.subjects)
+        return config is not None and any(matches(pattern, subject=subject) for pattern in config.subjects)
 
     def dedup_s(self, name: str) -> float | None:
         """The dedup window of a stream at the last check, in seconds; None: not known."""
@@ -111,7 +111,7 @@ class Streams:
             stream = await self._stream(spec.name)
             differences += [_absent(f"stream {spec.name}")] if stream is None else compare_stream(spec, stream.config)
         for wanted in self.consumers:
-            state = await self.consumer(wanted.stream, wanted.name)
+            state = await self.consumer(wanted.stream, name=wanted.name)
             name = f"consumer {wanted.name}"
             filters = self._filters(wanted)
             differences += [_absent(name)] if state is None else compare_consumer(wanted, state.config, filters)
@@ -137,9 +137,9 @@ class Streams:
         """See `queries.listed`."""
         return await queries.listed(self._bus)
 
-    async def consumer(self, stream: str, name: str) -> ConsumerInfo | None:
+    async def consumer(self, stream: str, *, name: str) -> ConsumerInfo | None:
         """See `queries.read_consumer`."""
-        return await queries.read_consumer(self._bus, stream, name)
+        return await queries.read_consumer(self._bus, stream, name=name)
 
     async def _stream(self, name: str) -> StreamInfo | None:
         info = await queries.read_stream(self._bus, name)
@@ -154,7 +154,7 @@ class Streams:
         if info is None and self._uses[spec.name] > 1:
             subjects = ", ".join(x for s in self.specs if s.name == spec.name for x in s.subjects)
             reason = f"stream {spec.name} does not exist; several settings name it, so create it over {subjects}"
-            findings.lacks(f"stream {spec.name}", subjects, Missing(spec.name, spec.part, reason))
+            findings.lacks(f"stream {spec.name}", specified=subjects, missing=Missing(spec.name, spec.part, reason))
             return
         if info is None:
             try:
@@ -184,7 +184,7 @@ class Streams:
         where = f" (now in {', '.join(holders)})" if holders else ""
         specified = f"{', '.join(spec.subjects)}{where}: {error.description}"
         reason = f"stream {spec.name} cannot be created over {specified}{hint(spec, error, holders)}"
-        findings.lacks(f"stream {spec.name}", specified, Missing(spec.name, spec.part, reason))
+        findings.lacks(f"stream {spec.name}", specified=specified, missing=Missing(spec.name, spec.part, reason))
 
     def _filters(self, spec: ConsumerSpec) -> list[str]:
         """The subjects that the consumer must deliver; empty: all of its stream."""
@@ -201,7 +201,7 @@ class Streams:
         if any(m.stream == spec.stream for m in findings.missing):
             return  # the reason is the stream
         filters = self._filters(spec)
-        info = await self.consumer(spec.stream, spec.name)
+        info = await self.consumer(spec.stream, name=spec.name)
         if info is not None:
             findings.differences.extend(compare_consumer(spec, info.config, filters))
             return
@@ -212,7 +212,7 @@ class Streams:
             filters = [x for x in filters if x in needed]
         if len(filters) > 1 and self._bus.server_version < _MANY_FILTERS:
             specified = f"{spec.stream}: NATS before 2.10 filters by one subject only, not by {', '.join(filters)}"
-            findings.lacks(what, specified, self._missing_consumer(spec, specified))
+            findings.lacks(what, specified=specified, missing=self._missing_consumer(spec, specified))
             return
         # "create": without it the call updates a consumer that another pod has just created
         owner = next((s for s in self.specs if s.name == spec.stream), None)
@@ -229,7 +229,7 @@ class Streams:
             if error.err_code in _ONE_OF_A_WORK_QUEUE:
                 findings.differences.append(Difference(what=what, field="creation", actual="", specified=specified))
             else:
-                findings.lacks(what, specified, self._missing_consumer(spec, specified))
+                findings.lacks(what, specified=specified, missing=self._missing_consumer(spec, specified))
             return
         findings.created.append(f"{spec.stream}/{spec.name}")
 

@@ -47,7 +47,7 @@ class ReplySubjects:
 
     def admits(self, reply: bytes, subject: bytes) -> bool:
         """Whether to answer a request to `subject` whose reply subject has no passing prefix; reports a refusal."""
-        reason = self._refusal(reply.decode("utf-8", "replace"))
+        reason = self._refusal(reply.decode("utf-8", errors="replace"))
         if reason is None:
             return True
         self._on_refused(subject, reply, reason)
@@ -66,7 +66,7 @@ class ReplySubjects:
             return ReplyRefusal.UNKNOWN
         first = reply.partition(".")[0]
         for token in (first, *_WILDCARDS):
-            if any(matches(pattern, reply) for pattern in self._by_token.get(token, ())):
+            if any(matches(pattern, subject=reply) for pattern in self._by_token.get(token, ())):
                 return ReplyRefusal.STREAM
         return None
 

@@ -29,7 +29,7 @@ class StreamSpec(Struct, frozen=True):
     message_ttls: bool = False
 
 
-class ConsumerSpec(Struct, frozen=True):
+class ConsumerSpec(Struct, frozen=True, kw_only=True):
     """The specification of a durable pull consumer: explicit ack, unlimited redelivery, no backoff.
 
     `subjects`: what it delivers of a stream that holds more; empty: all that the stream's specification names.
@@ -95,7 +95,7 @@ def check(specs: Iterable[StreamSpec]) -> None:
         raise StartupRefused("; ".join(map(str, problems)))
 
 
-def matches(pattern: str, subject: str) -> bool:
+def matches(pattern: str, *, subject: str) -> bool:
     """Whether a literal subject matches a pattern with `*` and `>`."""
     pattern_parts, parts = pattern.split("."), subject.split(".")
     for index, part in enumerate(pattern_parts):
@@ -106,7 +106,7 @@ def matches(pattern: str, subject: str) -> bool:
     return len(pattern_parts) == len(parts)
 
 
-def covers(pattern: str, subject: str) -> bool:
+def covers(pattern: str, *, subject: str) -> bool:
     """Whether a pattern matches every subject that `subject`, itself a literal or a pattern, matches."""
     pattern_parts, parts = pattern.split("."), subject.split(".")
     for index, part in enumerate(pattern_parts):

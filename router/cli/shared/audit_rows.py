@@ -59,7 +59,7 @@ def moment(ts_us: int) -> str:
     return text_of(ts_us)
 
 
-def moment_ms(text: str | None, option: str) -> int | None:
+def moment_ms(text: str | None, *, option: str) -> int | None:
     """Unix ms of a time (RFC 3339) or of an age, which counts back from this machine's clock.
 
     :raises typer.BadParameter: it is neither.

@@ -10,7 +10,7 @@ import typer
 NO_TENANTS_LOG = "~"
 
 
-def _id(what: str, name: str | None) -> str | None:
+def _id(what: str, *, name: str | None) -> str | None:
     """The name; None stays what it is.
 
     :raises typer.BadParameter: no request may carry this name.
@@ -22,13 +22,13 @@ def _id(what: str, name: str | None) -> str | None:
         if name is not None:
             check_ids(name)
     except InvalidInput as wrong:
-        raise _refused(name or "", f"a {what} name: {wrong.problems[0].hint}") from wrong
+        raise _refused(name or "", wanted=f"a {what} name: {wrong.problems[0].hint}") from wrong
     return name
 
 
 def tenant_name(name: str | None) -> str | None:
     """The callback of an option that names a tenant."""
-    return _id("tenant", name)
+    return _id("tenant", name=name)
 
 
 def tenant_in_subjects(name: str | None) -> str | None:
@@ -36,16 +36,16 @@ def tenant_in_subjects(name: str | None) -> str | None:
     from router.wire.subjects import is_literal
 
     if tenant_name(name) is not None and not is_literal(str(name)):
-        raise _refused(str(name), "part of a subject: it starts or ends with a dot, or has two in a row")
+        raise _refused(str(name), wanted="part of a subject: it starts or ends with a dot, or has two in a row")
     return name
 
 
 def _log(name: str) -> str | None:
-    return name if name == NO_TENANTS_LOG else _id("tenant", name)
+    return name if name == NO_TENANTS_LOG else _id("tenant", name=name)
 
 
 def _policy(name: str | None) -> str | None:
-    return _id("policy", name)
+    return _id("policy", name=name)
 
 
 def _provider(name: str) -> str:
@@ -58,11 +58,11 @@ def _provider(name: str) -> str:
     from router.domain.policy.fields import PROVIDER_NAME
 
     if re.fullmatch(PROVIDER_NAME.pattern, name) is None:
-        raise _refused(name, PROVIDER_NAME.what)
+        raise _refused(name, wanted=PROVIDER_NAME.what)
     return name
 
 
-def _refused(name: str, wanted: str) -> typer.BadParameter:
+def _refused(name: str, *, wanted: str) -> typer.BadParameter:
     shown = name if len(name) <= 64 else name[:61] + "..."
     return typer.BadParameter(f"{shown!r} is not {wanted}")
 

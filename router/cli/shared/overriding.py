@@ -69,13 +69,13 @@ def with_services(act: Callable[[Services], Awaitable[T]], redis: str | None) ->
             )
             inspector = RedisInspector(store.keys, store.nodes)
             policies = RedisPolicies(store.nodes, store.keys)
-            overrides = OverrideService(levers, inspector, policies, Actor(settings.principal))
+            overrides = OverrideService(levers, inspector, policies, Actor(principal=settings.principal))
             return await act(Services(inspector, overrides, policies, RedisTenants(store.keys, store.nodes)))
 
     return asyncio.run(run())
 
 
-def print_change(json: bool, changed: bool, what: str, **facts: object) -> None:
+def print_change(json: bool, *, changed: bool, what: str, **facts: object) -> None:
     """Print what an override changed: `what` is a sentence for people, `facts` the fields of the JSON."""
     if json:
         print_json(facts | {"changed": changed})

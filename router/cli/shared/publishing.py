@@ -44,7 +44,7 @@ async def _with_publisher(act: Act[T], settings: "Settings") -> T:
     changes = Changes()
     async with open_store(settings) as store:
         policies = RedisPolicies(store.nodes, store.keys, bounds=policy_bounds(settings), replicas=store.replicas)
-        result = await act(PolicyPublisher(policies, changes, Actor(settings.principal), quotas(settings)))
+        result = await act(PolicyPublisher(policies, changes, Actor(principal=settings.principal), quotas(settings)))
     await announced(settings, changes)
     return result
 

@@ -85,7 +85,7 @@ def decision_entry(
             details |= _chosen(f=f, decision_id=decision_id, reason=code, index=index, offer=offer) | {"degraded": True}
         case Action.DECISION_REFUSED | Action.DECISION_CONFLICT:
             outcome = _REFUSALS.get(code, str(code))
-            details |= {"refusal": outcome} | _refusal(f, code, index, third)
+            details |= {"refusal": outcome} | _refusal(f, code, index=index, wait_ms=third)
         case _:
             raise AssertionError(f"{action.label} is no decision")
     details |= _observations(f, verdicts, seen)
@@ -141,7 +141,7 @@ def _observations(f: DecisionFeatures, verdicts: bytes, seen: Observations) -> J
     return details
 
 
-def _refusal(f: DecisionFeatures, code: int, index: int, wait_ms: int) -> JsonObject:
+def _refusal(f: DecisionFeatures, code: int, *, index: int, wait_ms: int) -> JsonObject:
     """The details of a refusal: the limit, or the number of refusals that the record stands for; and the wait."""
     details: JsonObject = {}
     if code == LIMITED:

@@ -115,7 +115,7 @@ class TaskFeatures(Struct, frozen=True, array_like=True):
     ip_address: str | None = None
 
 
-class Actor(Struct, frozen=True):
+class Actor(Struct, frozen=True, kw_only=True):
     """Who performs an admin act. `role` None: with direct access to the store, without an admin subject."""
 
     principal: str
@@ -123,7 +123,7 @@ class Actor(Struct, frozen=True):
     trace_id: str | None = None
 
 
-ROUTER = Actor("router")
+ROUTER = Actor(principal="router")
 """The router itself, for example a pod that writes policies from the seed folder."""
 
 

@@ -56,7 +56,7 @@ class Tally(Struct):
     probe: bytes = bytes(8)
     probe_ms: int = 0
 
-    def saw(self, good: bool, took_ms: int, at_ms: int) -> None:
+    def saw(self, good: bool, took_ms: int, *, at_ms: int) -> None:
         """Count one call."""
         if not self.buckets:
             self.buckets = [0] * BUCKETS

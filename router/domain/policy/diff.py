@@ -7,7 +7,7 @@ from router.domain.json import JsonObject, JsonValue
 _NAMES = ("name", "id")
 
 
-class Change(Struct, frozen=True):
+class Change(Struct, frozen=True, kw_only=True):
     """One difference. `path` names list items, as in `providers[gpu-1].weight`. None: the field is absent."""
 
     path: str
@@ -34,31 +34,31 @@ def _text(value: JsonValue) -> str:
             return str(value)
 
 
-def diff(before: JsonObject | None, after: JsonObject | None) -> tuple[Change, ...]:
+def diff(before: JsonObject | None, *, after: JsonObject | None) -> tuple[Change, ...]:
     """List all differences, ordered by path. A document that is None does not exist.
 
     Canonical documents leave defaults out, so a default that is written out makes no difference. The order of providers
     and limits makes none either.
     """
     changes: list[Change] = []
-    _compare("", before or {}, after or {}, changes)
+    _compare("", before or {}, after=after or {}, changes=changes)
     return tuple(sorted(changes, key=lambda c: c.path))
 
 
-def _compare(path: str, before: JsonValue, after: JsonValue, changes: list[Change]) -> None:
+def _compare(path: str, before: JsonValue, *, after: JsonValue, changes: list[Change]) -> None:
     old, new = _by_name(before), _by_name(after)
     if old is None or new is None:
         if before != after:
-            changes.append(Change(path, before, after))
+            changes.append(Change(path=path, before=before, after=after))
         return
     for key in old.keys() | new.keys():
         inner = f"{path}{key}" if key.startswith("[") or not path else f"{path}.{key}"
         if key in old and key in new:
-            _compare(inner, old[key], new[key], changes)
+            _compare(inner, old[key], after=new[key], changes=changes)
         elif _by_name(part := old.get(key, new.get(key))) is not None and isinstance(part, list):
-            _compare(inner, old.get(key, []), new.get(key, []), changes)
+            _compare(inner, old.get(key, []), after=new.get(key, []), changes=changes)
         else:
-            changes.append(Change(inner, old.get(key), new.get(key)))
+            changes.append(Change(path=inner, before=old.get(key), after=new.get(key)))
 
 
 def _by_name(value: JsonValue) -> JsonObject | None:

@@ -187,7 +187,9 @@ def _check_weights(
         report.warn(section, message="all weights are 0: only fallbacks are used")
     elif selection is Selection.WEIGHTED and not _sums_to_100(providers, total):
         report.warn(
-            section, message=f"weights sum to {plain(round(total, 6))}, not 100", hint="shares are relative to the sum"
+            section,
+            message=f"weights sum to {plain(round(total, ndigits=6))}, not 100",
+            hint="shares are relative to the sum",
         )
 
 

@@ -89,7 +89,7 @@ class WeightsMap:
             report.problem(path, message="names no provider", hint="at least one is required")
             return None
         scale = 100 if max(w for _, w in pairs) <= 1 else 1
-        return tuple(provider(name, round(w * scale, 9)) for name, w in pairs)
+        return tuple(provider(name, round(w * scale, ndigits=9)) for name, w in pairs)
 
     def write(self, value: tuple[Provider, ...]) -> JsonValue:
         """The map of these weights."""

@@ -30,7 +30,7 @@ class Counter(Struct, frozen=True):
         return Resource.CONCURRENCY if self.limit is None else self.limit.resource
 
 
-class LimitUsage(Struct, frozen=True):
+class LimitUsage(Struct, frozen=True, kw_only=True):
     """One measurement: the number of breakers in each state but closed, and the units in use of each counter.
 
     A breaker that an operator holds open is counted in `forced` only.

@@ -255,14 +255,16 @@ def warn_pointless(limits: tuple[Limit, ...], report: Report) -> None:
     """Warn about limits that can never refuse, because another limit on the same counter is stricter."""
     for i, x in enumerate(limits):
         if (
-            stricter := next((j for j, y in enumerate(limits) if i != j and _is_stricter(y, x, j < i)), None)
+            stricter := next(
+                (j for j, y in enumerate(limits) if i != j and _is_stricter(y, other=x, first=j < i)), None
+            )
         ) is not None:
             report.warn(
                 f"limits[{i}]", message=f"can never refuse: limits[{stricter}] is at least as strict", hint="remove one"
             )
 
 
-def _is_stricter(limit: Limit, other: Limit, first: bool) -> bool:
+def _is_stricter(limit: Limit, *, other: Limit, first: bool) -> bool:
     """Whether `limit` refuses whenever `other` would. Of two equal limits, the first counts as stricter."""
     same_counter = all(getattr(limit, name) == getattr(other, name) for name in _COUNTED_BY)
     return same_counter and not limit.shadow and (limit.limit < other.limit or (limit.limit == other.limit and first))

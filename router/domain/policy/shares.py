@@ -8,7 +8,7 @@ from router.domain.policy.vocabulary import Selection
 _TENTH = 0.001
 
 
-class ShareChange(Struct, frozen=True):
+class ShareChange(Struct, frozen=True, kw_only=True):
     """The share of requests, 0..1, that have this provider as their first candidate, before and after a change."""
 
     provider: str
@@ -23,14 +23,17 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f}".removesuffix(".0") + " %"
 
 
-def share_changes(before: Policy | None, after: Policy | None) -> tuple[ShareChange, ...]:
+def share_changes(before: Policy | None, *, after: Policy | None) -> tuple[ShareChange, ...]:
     """List the shares that change by at least a tenth of a percent, ordered by provider.
 
     A policy that is None does not exist. All other requests keep their first candidate (rendezvous hashing), unless
     pins, breakers or limits intervene. A policy that selects by learned figures has no fixed shares.
     """
     old, new = _shares(before), _shares(after)
-    changes = (ShareChange(name, old.get(name, 0.0), new.get(name, 0.0)) for name in sorted(old.keys() | new.keys()))
+    changes = (
+        ShareChange(provider=name, before=old.get(name, 0.0), after=new.get(name, 0.0))
+        for name in sorted(old.keys() | new.keys())
+    )
     return tuple(c for c in changes if abs(c.after - c.before) >= _TENTH)
 
 

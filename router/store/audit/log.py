@@ -87,7 +87,7 @@ class RedisAudit:
                     entries.append(entry)
         return AuditRead(entries, len(rows), rows[-1][0].decode() if rows else None)
 
-    async def after(self, tenant_id: str, last: str, *, maximum: int = 100) -> list[AuditEntry]:
+    async def after(self, tenant_id: str, *, last: str, maximum: int = 100) -> list[AuditEntry]:
         """See `ports.audit.AuditLog.after`."""
         return [
             readable(tenant_id, row)
@@ -96,7 +96,7 @@ class RedisAudit:
             )
         ]
 
-    async def entry(self, tenant_id: str, entry_id: str) -> AuditEntry | None:
+    async def entry(self, tenant_id: str, *, entry_id: str) -> AuditEntry | None:
         """See `ports.audit.AuditLog.entry`."""
         try:
             at = "{}-{}".format(*place(entry_id))
@@ -119,7 +119,7 @@ class RedisAudit:
         key = self._keys.tenant(tenant_id).audit
         entries = int(await self._nodes.call("XLEN", key))
         size = int(await self._nodes.call("MEMORY", "USAGE", key, "SAMPLES", 5) or 0)
-        oldest = await self.after(tenant_id, "0-0", maximum=1)
+        oldest = await self.after(tenant_id, last="0-0", maximum=1)
         counts: Counter[str] = Counter()
         newest_us: int | None = None
         before: str | None = None

@@ -68,7 +68,7 @@ class RedisRetention:
         """See `ports.audit.AuditRetention.register`."""
         await self._nodes.gather([("ZADD", self._retain(t), "NX", 0, t) for t in tenant_ids])
 
-    async def claim(self, lease_ms: int, maximum: int) -> list[str]:
+    async def claim(self, lease_ms: int, *, maximum: int) -> list[str]:
         """See `ports.audit.AuditRetention.claim`."""
         # Each call starts with another partition, so none waits until the others have nothing due.
         self._first = (self._first + 1) % self._keys.partitions
@@ -109,7 +109,7 @@ class RedisRetention:
         entry_id = await self._nodes.call("HGET", self._keys.tenant(tenant_id).audit_marks, "exported")
         return "0-0" if entry_id is None else entry_id.decode()
 
-    async def mark_exported(self, tenant_id: str, expected: str, entry_id: str, count: int) -> bool:
+    async def mark_exported(self, tenant_id: str, *, expected: str, entry_id: str, count: int) -> bool:
         """See `ports.audit.AuditRetention.mark_exported`."""
         key = self._keys.tenant(tenant_id).audit_marks
         reply = await self._nodes.run(self._mark, [key], [expected, entry_id, count, self._bounds.ttl_ms])

@@ -99,7 +99,7 @@ def load(
     :raises ScriptMismatchError: header, key table and caller disagree.
     """
     text = flat(name, folder or lua_dir(), replace or {})
-    header = _header(name, text)
+    header = _header(name, text=text)
     found_keys = {k: v.split()[0] for k, v in header["KEYS"]}
     problems = [
         f"KEYS {kind} is {pattern} in the script and {_pattern(kind)} in store.key_kinds"
@@ -161,7 +161,7 @@ def _as_library(script: Script) -> Script:
     return structs.replace(script, source=source, call=(b"FCALL", known_as), load=load_by)
 
 
-def _header(name: str, text: str) -> dict[str, list[tuple[str, str]]]:
+def _header(name: str, *, text: str) -> dict[str, list[tuple[str, str]]]:
     lines = text.splitlines()
     if not lines[0].startswith("#!lua"):
         raise ScriptMismatchError(f"lua/{name}.lua: the first line must be #!lua")

@@ -5,6 +5,7 @@ from secrets import token_hex
 from router.errors import StartupRefused
 from router.store.keys import Keys
 from router.store.scripts.load import load
+from router.store.servers.hashes import field_pairs
 from router.store.servers.nodes import Nodes
 
 _EPISODE_MS = 6 * 3_600_000
@@ -77,9 +78,7 @@ class RedisEpochs:
         cursor = 0
         while True:
             cursor, flat = await self._nodes.call("HSCAN", self._keys.epochs, cursor, "MATCH", pattern, "COUNT", _SCAN)
-            # A dictionary from a single server, a list from a Cluster node.
-            pairs = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
-            for name, stored in pairs:
+            for name, stored in field_pairs(flat):
                 _, is_open, joined_ms = stored.split()
                 if is_open == b"1":
                     condition, _, scope = name.decode().partition(":")

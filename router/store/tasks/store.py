@@ -25,6 +25,7 @@ from router.store.keys import Keys
 from router.store.packing import FormatError, OutcomeFlag
 from router.store.scripts import layouts
 from router.store.scripts.load import Script, load
+from router.store.servers.hashes import field_pairs
 from router.store.servers.link import Command
 from router.store.servers.nodes import Nodes
 from router.store.servers.reads import read_each
@@ -170,7 +171,7 @@ class RedisTasks:
                 full.append(open_.pop(group))
         return [*full, *open_.values()]
 
-    async def claim(self, lease_ms: int, maximum: int) -> Claimed:
+    async def claim(self, lease_ms: int, *, maximum: int) -> Claimed:
         """See `ports.tasks.TaskStore.claim`."""
         # Each call starts with another partition, so none waits until the others have nothing due.
         self._first = (self._first + 1) % self._keys.partitions
@@ -251,7 +252,7 @@ class RedisTasks:
         await self._replicas.confirm(list(filled))
         events: list[OutboxEntry] = []
         for flat in filled.values():
-            events += [OutboxEntry(k, v) for k, v in zip(flat[::2], flat[1::2], strict=True)]
+            events += [OutboxEntry(usage_id=k, event=v) for k, v in field_pairs(flat)]
         return events
 
     async def usage_published(self, usage_ids: Sequence[bytes]) -> int:

@@ -12,6 +12,7 @@ from router.domain.ids import NAME_BYTES, name_in, owner_mark
 from router.domain.tasks.task import Action, Unreadable
 from router.store.keys import NO_TENANT, TenantKeys
 from router.store.packing import FORMAT, OutcomeFlag
+from router.store.servers.hashes import field_pairs
 from router.store.servers.nodes import Nodes
 from router.store.servers.reads import read_each
 
@@ -76,8 +77,7 @@ class TenantAnswers:
         if not await self._nodes.call("EXISTS", self._tenant.audit):
             return False
         info = await self._nodes.call("XINFO", "STREAM", self._tenant.audit)
-        facts = info if isinstance(info, dict) else dict(zip(info[::2], info[1::2], strict=True))
-        facts = {k.decode() if isinstance(k, bytes) else k: v for k, v in facts.items()}
+        facts = {k.decode() if isinstance(k, bytes) else k: v for k, v in field_pairs(info)}
         first = facts["first-entry"]
         cut = int(facts["entries-added"]) > int(facts["length"])
         oldest_ms = int(first[0].partition(b"-")[0]) if first else 0

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
+from router.chunks import chunks
 from router.domain.levers import BreakerState, BreakerView, TenantHead
 from router.errors import StoreError
 from router.store.keys import Keys
@@ -57,8 +58,8 @@ class RedisInspector:
     async def _pages(self, *kinds: str, after: str = "") -> AsyncIterator[list[str]]:
         """Yield the tenants that have such keys, a few at a time; decisions run between them."""
         tenants = [t for t in await self._names.of(*kinds) if in_order(t) >= in_order(after)]
-        for at in range(0, len(tenants), _PAGE):
-            yield tenants[at : at + _PAGE]
+        for page in chunks(tenants, _PAGE):
+            yield page
             await asyncio.sleep(0)
 
     async def _breakers(self, tenants: list[str], *, alone: bool) -> list[BreakerView]:

@@ -104,4 +104,4 @@ def _limit_usage(raw: bytes) -> LimitUsage | None:
         return None
     opened, half_open, forced = _BREAKERS.unpack_from(raw)
     used = tuple(units for (units,) in _DOUBLE.iter_unpack(raw[_BREAKERS.size :]))
-    return LimitUsage(opened, half_open, forced, used)
+    return LimitUsage(open=opened, half_open=half_open, forced=forced, used=used)

@@ -7,6 +7,7 @@ message indexes, and stored answers (`tenant_answers`).
 from collections import Counter
 from secrets import token_bytes
 
+from router.chunks import chunks
 from router.ports.tenants import KindCensus, Purged, TenantContents
 from router.store.key_kinds import KEYS
 from router.store.keys import Keys, TenantKeys
@@ -71,7 +72,7 @@ class RedisTenants:
             if walked >= MAX_WALKED:
                 break
         sizes = {kind: await self._sizes(sample) for kind, sample in samples.items()}
-        kinds = [KindCensus(k, n, round(sizes[k] * n)) for k, n in sorted(counts.items())]
+        kinds = [KindCensus(kind=k, keys=n, size_bytes=round(sizes[k] * n)) for k, n in sorted(counts.items())]
         entries = int(await self._nodes.call("XLEN", tenant.audit))
         return TenantContents(kinds, entries, await self._open_tasks(tenant_id), walked < MAX_WALKED)
 
@@ -85,8 +86,7 @@ class RedisTenants:
         tenant = self._keys.tenant(tenant_id)
         states: Counter[str] = Counter()
         ids = await self._nodes.call("ZRANGE", tenant.due, 0, 9_999)
-        for at in range(0, len(ids), _ROWS):
-            chunk = ids[at : at + _ROWS]
+        for chunk in chunks(ids, _ROWS):
             for raw in await self._nodes.gather([("GET", tenant.task(i)) for i in chunk]):
                 if raw is not None and _task_of(raw, tenant_id):
                     states[task_record(raw).state.label] += 1

@@ -36,9 +36,9 @@ class PolicyMetrics:
         )
         self.policy_revision = families.per_tenant(
             "policy_revision",
-            "Policy revision that the pod decides by; 0: not cached. Only for ROUTER_METRICS_TENANTS.",
-            tenants,
-            decisions,
+            documentation="Policy revision that the pod decides by; 0: not cached. Only for ROUTER_METRICS_TENANTS.",
+            tenants=tenants,
+            decisions=decisions,
         )
         self.figures_tenants = families.gauge(
             "figures_tenants", documentation="Tenants whose live figures the pod holds."

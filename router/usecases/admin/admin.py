@@ -38,7 +38,7 @@ from router.wire.subjects import ADMIN
 log = logging.getLogger(__name__)
 
 # Only open acts run without a token, and these write nothing.
-_ANONYMOUS = Actor("anonymous")
+_ANONYMOUS = Actor(principal="anonymous")
 
 
 class Answered(Struct, frozen=True):
@@ -164,4 +164,4 @@ class Admin:
 
 
 def _actor(holder: Holder, request: AdminRequest) -> Actor:
-    return Actor(holder.principal, holder.role.label, request.trace_id)
+    return Actor(principal=holder.principal, role=holder.role.label, trace_id=request.trace_id)

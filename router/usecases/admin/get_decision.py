@@ -44,7 +44,7 @@ class GetDecision:
 
     async def __call__(self, data: bytes, headers: Mapping[str, str], subject: str) -> Reply:
         """Return the stored decision, with its assignment's state if it was dispatched."""
-        query = decode_decision_query(data, headers, tenant_in(subject, GET_DECISION))
+        query = decode_decision_query(data, headers, tenant_in(subject, bound=GET_DECISION))
         if isinstance(query, Rejected):
             if query.refused.code is Code.UNAUTHORIZED:
                 self._on_isolation_violation()
@@ -85,7 +85,7 @@ class GetDecision:
     async def _find(self, query: DecisionQuery) -> StoredAnswer | None:
         tenant = query.tenant_id
         if tenant is None:
-            return await self._of_message(query.message_id or "", None)
+            return await self._of_message(query.message_id or "", tenant_id=None)
         if query.decision_id is not None:
             remembered = await self._decisions.remembered(tenant, name_in(query.decision_id))
             return remembered if remembered is not None and remembered.decision_id == query.decision_id else None
@@ -95,10 +95,10 @@ class GetDecision:
         remembered = await self._decisions.remembered(tenant, idempotency_name(tenant, "request", request_id))
         if remembered is None and query.request_id is None:
             # The decision may have been stored under another name than its message id.
-            remembered = await self._of_message(request_id, tenant)
+            remembered = await self._of_message(request_id, tenant_id=tenant)
         return remembered
 
-    async def _of_message(self, message_id: str, tenant_id: str | None) -> StoredAnswer | None:
+    async def _of_message(self, message_id: str, *, tenant_id: str | None) -> StoredAnswer | None:
         """Find the decision of a message. `tenant_id` None: of any tenant, if exactly one tenant has it."""
         if not self._message_index:
             return None
@@ -113,7 +113,10 @@ class GetDecision:
 def _state(record: TaskRecord) -> AssignmentState:
     task = task_id(record.decision_id)
     return AssignmentState(
-        to_text(assignment_id(task, record.attempt)), to_text(task), record.attempt, record.state.label
+        assignment_id=to_text(assignment_id(task, record.attempt)),
+        task_id=to_text(task),
+        attempt=record.attempt,
+        state=record.state.label,
     )
 
 

@@ -55,24 +55,28 @@ class OverrideService:
         self._policies = policies
         self._by = by
 
-    async def drain(self, tenant_id: str, provider: str, *, on: bool, why: str | None = None) -> bool:
+    async def drain(self, tenant_id: str, *, provider: str, on: bool, why: str | None = None) -> bool:
         """Give the provider no new work, or (`on` False) give it work again. Running tasks continue."""
         check_texts(tenant_id, provider_id=provider, why=why)
-        await self._provider_is_known(tenant_id, provider)
-        return await self._changed(tenant_id, await self._store.drain(tenant_id, provider, on=on, by=self._by, why=why))
+        await self._provider_is_known(tenant_id, provider=provider)
+        return await self._changed(
+            tenant_id, await self._store.drain(tenant_id, provider=provider, on=on, by=self._by, why=why)
+        )
 
-    async def force_open(self, tenant_id: str, provider: str, *, why: str | None = None) -> bool:
+    async def force_open(self, tenant_id: str, *, provider: str, why: str | None = None) -> bool:
         """Hold the provider's breaker open until an operator resets it."""
         check_texts(tenant_id, provider_id=provider, why=why)
-        await self._provider_is_known(tenant_id, provider)
-        return await self._changed(tenant_id, await self._store.force_open(tenant_id, provider, by=self._by, why=why))
+        await self._provider_is_known(tenant_id, provider=provider)
+        return await self._changed(
+            tenant_id, await self._store.force_open(tenant_id, provider=provider, by=self._by, why=why)
+        )
 
-    async def reset(self, tenant_id: str, provider: str, *, why: str | None = None) -> bool:
+    async def reset(self, tenant_id: str, *, provider: str, why: str | None = None) -> bool:
         """Close the provider's breaker, forced or tripped, and clear its counts."""
         check_texts(tenant_id, provider_id=provider, why=why)
-        await self._provider_is_known(tenant_id, provider)
+        await self._provider_is_known(tenant_id, provider=provider)
         return await self._changed(
-            tenant_id, await self._store.reset_breaker(tenant_id, provider, by=self._by, why=why)
+            tenant_id, await self._store.reset_breaker(tenant_id, provider=provider, by=self._by, why=why)
         )
 
     async def switch(self, tenant_id: str, *, on: bool, why: str | None = None) -> bool:
@@ -144,7 +148,7 @@ class OverrideService:
     async def _named(self, tenant_id: str) -> dict[str, tuple[str, ...]]:
         return named_providers(await self._policies.load(tenant_id))
 
-    async def _provider_is_known(self, tenant_id: str, provider: str) -> None:
+    async def _provider_is_known(self, tenant_id: str, *, provider: str) -> None:
         named = await self._named(tenant_id)
         if provider in named:
             return

@@ -70,7 +70,9 @@ class Alerts:
         self._wake, self._retry, self._idle = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._idle.set()
 
-    def raise_(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
+    def raise_(
+        self, condition: Condition, scope: str, *, message: str = "", metadata: JsonObject | None = None
+    ) -> None:
         """Report that the condition holds. Only the first call of an episode publishes an alert."""
         key = condition, scope
         if (episode := self._open.get(key)) is not None:
@@ -115,9 +117,11 @@ class Alerts:
             Transition(condition=condition, scope=scope, message=message, metadata=metadata, at_ms=at_ms, resolved=True)
         )
 
-    def occurred(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
+    def occurred(
+        self, condition: Condition, scope: str, *, message: str = "", metadata: JsonObject | None = None
+    ) -> None:
         """Report an event that has no end of its own: its episode ends after 10 minutes without another one."""
-        self.raise_(condition, scope, message, metadata)
+        self.raise_(condition, scope, message=message, metadata=metadata)
         if (episode := self._open.get((condition, scope))) is not None:
             episode.ends_ms = self._wall_ms() + QUIET_MS
             self._wake.set()
@@ -238,7 +242,7 @@ class Alerts:
     async def _begin(self, transition: Transition) -> Identity:
         await self._close_ended()
         try:
-            epoch = await self._epochs.begin(transition.condition, transition.scope)
+            epoch = await self._epochs.begin(transition.condition, scope=transition.scope)
         except StoreError:
             # On purpose: duplicates are better than a missing alert.
             return Identity(f"{transition.condition}:{transition.scope}:w{transition.at_ms // _WALL_EPOCH_MS}", None)
@@ -247,13 +251,13 @@ class Alerts:
     async def _identity_to_end(self, transition: Transition) -> Identity | None:
         """The fleet's open episode, whichever pod began it. None: it was already ended, or there is none."""
         await self._close_ended()
-        epoch = await self._epochs.current(transition.condition, transition.scope)
+        epoch = await self._epochs.current(transition.condition, scope=transition.scope)
         return None if epoch is None else Identity(f"{transition.condition}:{transition.scope}:{epoch}", epoch)
 
     async def _close_ended(self) -> None:
         for (condition, scope), epoch in list(self._to_close.items()):
             try:
-                await self._epochs.end(condition, scope, epoch)
+                await self._epochs.end(condition, scope=scope, epoch=epoch)
             except StoreError as e:
                 fields = {"event": Event.LOG, "scope": scope}
                 log.debug("store unavailable; alert %s stays open there: %s", condition, e, extra=fields)

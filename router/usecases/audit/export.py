@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
+from router.chunks import chunks
 from router.domain.audit.records import AuditEntry
 from router.errors import ExportFailed
 from router.ports.audit import AuditLog, AuditRetention, Sink
@@ -59,7 +60,7 @@ class AuditExport:
         entries: list[AuditEntry] = []
         while (left := self._maximum - len(entries)) > 0:
             last = entries[-1].id if entries else mark
-            batch = await self._audit.after(tenant_id, last, maximum=min(left, BATCH))
+            batch = await self._audit.after(tenant_id, last=last, maximum=min(left, BATCH))
             entries += batch
             if len(batch) < min(left, BATCH):
                 break
@@ -73,7 +74,9 @@ class AuditExport:
             extra = {"event": Event.AUDIT_EXPORT_FAILED, "tenant_id": tenant_id}
             log.error("audit entries not exported, they wait: %s", fault, extra=extra)
             return False
-        if not await self._retention.mark_exported(tenant_id, mark, entries[-1].id, len(entries)):
+        if not await self._retention.mark_exported(
+            tenant_id, expected=mark, entry_id=entries[-1].id, count=len(entries)
+        ):
             return False
         self._telemetry.audit_exported.inc(len(entries))
         return len(entries) == self._maximum
@@ -91,8 +94,7 @@ class StreamSink:
 
     async def store(self, tenant_id: str, entries: Sequence[AuditEntry]) -> None:
         """See `ports.audit.Sink.store`."""
-        for at in range(0, len(entries), BATCH):
-            batch = entries[at : at + BATCH]
+        for batch in chunks(entries, BATCH):
             stored = await asyncio.gather(*(self._publish(tenant_id, entry) for entry in batch))
             if not all(stored):
                 raise ExportFailed(f"JetStream did not store {stored.count(False)} of {len(stored)} entries")

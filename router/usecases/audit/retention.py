@@ -99,7 +99,7 @@ class Retention:
         noticed = list(self._noticed)
         await self._retention.register(noticed)
         self._noticed.difference_update(noticed)
-        claimed = await self._retention.claim(CLAIM_MS, MAXIMUM)
+        claimed = await self._retention.claim(CLAIM_MS, maximum=MAXIMUM)
         exporting = self._export.on
         for tenant_id in claimed:
             check_ms = EXPORTING_MS if exporting else CHECK_MS

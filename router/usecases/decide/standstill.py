@@ -56,7 +56,7 @@ class Standstill:
             log.warning(
                 "the pod stood still for %.1f s: requests that waited meanwhile are refused",
                 stood_s,
-                extra={"event": Event.POD_STOOD_STILL, "seconds": round(stood_s, 1)},
+                extra={"event": Event.POD_STOOD_STILL, "seconds": round(stood_s, ndigits=1)},
             )
             self.alive_until = float("-inf")
             self._task = self._loop.create_task(self._catch_up(), name="standstill")

@@ -51,7 +51,7 @@ class ClaimedRequest:
         """Complete the decision, with the metadata of the post extensions. None: done; else the refusal."""
         try:
             completed = await self._store_time.of(
-                self._claims.complete(self._tenant_id, outcome.decision_id, self._claim, metadata)
+                self._claims.complete(self._tenant_id, outcome.decision_id, claim=self._claim, metadata=metadata)
             )
         except StoreError as fault:
             log.warning("store unavailable; a decision was not completed: %s", fault, extra={"event": Event.STORE_AWAY})
@@ -99,6 +99,6 @@ class ClaimedRequest:
     async def release(self) -> None:
         """Release the claim, so that a retry of the request need not wait."""
         try:
-            await self._store_time.of(self._claims.release(self._tenant_id, name_in(self._claim), self._claim))
+            await self._store_time.of(self._claims.release(self._tenant_id, name_in(self._claim), claim=self._claim))
         except StoreError as fault:
             log.debug("store unavailable; a claim expires by itself: %s", fault)

@@ -221,7 +221,9 @@ class _Run:
             return ExtensionResult(self._answer_of(request, plan, outcome, stamp))
         try:
             await self._store_time.of(
-                self._ports.unfinished.take_over(request.tenant_id, outcome.decision_id, request.request_id, UNSEEN)
+                self._ports.unfinished.take_over(
+                    request.tenant_id, outcome.decision_id, request.request_id, cause=UNSEEN
+                )
             )
         except StoreError as fault:
             log.warning("store unavailable; a decision is undone later: %s", fault, extra={"event": Event.STORE_AWAY})

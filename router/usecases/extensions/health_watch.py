@@ -87,7 +87,7 @@ class ExtensionHealthWatch:
     def record(self, name: ExtensionName, good: bool, took_ms: int, admission: bytes) -> None:
         """Record the result of a call that `admit` allowed; `took_ms` is its duration."""
         tally = self._tallies.setdefault(name, Tally(name))
-        tally.saw(good, took_ms, self._now_ms())
+        tally.saw(good, took_ms, at_ms=self._now_ms())
         if admission != NO_PROBE:
             tally.probe = admission
         if admission != NO_PROBE:

@@ -106,7 +106,7 @@ class Pipeline:
         self, stage: Stage, extension: Extension, request: DecideRequest, metadata: JsonObject, deadline: float
     ) -> ExtensionStep:
         name, started_all, calls = ExtensionName(stage, extension.id), self._now(), 0
-        body, headers = encode_call(request, metadata, extension.config), call_headers(request)
+        body, headers = encode_call(request, metadata, config=extension.config), call_headers(request)
         outcome, reply, reason = CallOutcome.TIMEOUT, None, "the time for all extensions is up"
         while (timeout_ms := min(extension.timeout_ms, int((deadline - self._now()) * 1000))) >= 1:
             admission = await self._watch.admit(name, timeout_ms)

@@ -109,7 +109,7 @@ class Gate:
         now_ms = self._monotonic_ms()
         effective = self._effective(read, now_ms)
         self._apply(effective, now_ms)
-        self._report_doubt(read, effective)
+        self._report_doubt(read, effective=effective)
         self._check_age(effective)
 
     def _read(self) -> Checkpoint | Unusable:
@@ -137,7 +137,7 @@ class Gate:
         self._doubt = f"the file is {read.fault}, its last value stays in force for {left_s} s more: {read.detail}"
         return self._good
 
-    def _report_doubt(self, read: Checkpoint | Unusable, effective: Checkpoint | Unusable) -> None:
+    def _report_doubt(self, read: Checkpoint | Unusable, *, effective: Checkpoint | Unusable) -> None:
         """Raise the alert at the first poll that cannot read the file; resolve it when the file is readable again."""
         if self._doubt is None:
             if self._doubted is not None and isinstance(read, Checkpoint):

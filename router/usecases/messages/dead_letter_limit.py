@@ -47,7 +47,7 @@ class DeadLetterLimit:
         self._clock = clock
         self._minutes: dict[str, _Minute] = {}
 
-    def admits(self, subject: str, reason: str, error_code: str, delivery: Delivery) -> bool:
+    def admits(self, subject: str, *, reason: str, error_code: str, delivery: Delivery) -> bool:
         """Whether the message gets a dead letter; otherwise it is counted. A minute begins with its first message."""
         minute = self._minutes.get(subject)
         if minute is None:

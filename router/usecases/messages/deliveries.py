@@ -129,7 +129,7 @@ VIOLATION = Refused(
 """Reason of the dead letter of an ack or result that names another tenant's task."""
 
 
-def report_violation(isolation: IsolationViolations, door: Door, named: str, owner: str | None) -> None:
+def report_violation(isolation: IsolationViolations, door: Door, named: str, *, owner: str | None) -> None:
     """Log, count and alert on an ack or result of tenant `named` for a task of another tenant (`owner`, if known)."""
     owner_field = {} if owner is None else {"tenant_id": owner}
     log.error(
@@ -191,7 +191,7 @@ class DeadLetters:
         Arguments as for `give_up`. A message without a dead letter is acknowledged; its stream keeps it for its maximum
         age.
         """
-        if self._limit.admits(subject, refused.message, _error_code(refused), delivery):
+        if self._limit.admits(subject, reason=refused.message, error_code=_error_code(refused), delivery=delivery):
             self.give_up(subject, delivery, refused, tenant_id=tenant_id, trace_id=trace_id)
             return
         self._telemetry.dead_letters.labels("left_out").inc()

@@ -40,4 +40,4 @@ class ReplySubjectWatch:
 
 
 def _text(subject: bytes) -> str:
-    return subject[:_MAX_CHARS].decode("utf-8", "replace")
+    return subject[:_MAX_CHARS].decode("utf-8", errors="replace")

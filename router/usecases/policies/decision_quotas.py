@@ -48,20 +48,22 @@ class WithQuotas:
     def _with_limits(self, stored: StoredPolicy) -> StoredPolicy:
         limits = list(stored.policy.limits)
         if self._quotas.requests is not None:
-            limits.append(_quota(QUOTA_ID, self._quotas.requests, DAY_MS, self._on_store_error))
+            limits.append(
+                _quota(QUOTA_ID, self._quotas.requests, window_ms=DAY_MS, on_store_error=self._on_store_error)
+            )
         if self._quotas.audit_rate is not None:
             # Without the store nothing is audited either, so the policy's own limits decide whether to answer.
             no_own_limit = all(x.shadow for x in limits)
             maximum = self._quotas.audit_rate * AUDIT_WINDOW_MS // 1000
             without_store = self._on_store_error if no_own_limit else OnStoreError.ALLOW
-            limits.append(_quota(AUDIT_QUOTA_ID, maximum, AUDIT_WINDOW_MS, without_store))
+            limits.append(_quota(AUDIT_QUOTA_ID, maximum, window_ms=AUDIT_WINDOW_MS, on_store_error=without_store))
         return replace(stored, policy=replace(stored.policy, limits=tuple(limits), plan_cache=PlanCache()))
 
 
 _NONE = DecisionQuotas()
 
 
-def _quota(name: str, maximum: int, window_ms: int, on_store_error: OnStoreError) -> Limit:
+def _quota(name: str, maximum: int, *, window_ms: int, on_store_error: OnStoreError) -> Limit:
     return limit(
         id_=name,
         scope=Scope.TENANT,

@@ -17,7 +17,7 @@ from router.wire.policies import MAX_DOCUMENT_BYTES
 SEPARATOR: Final = "__"
 
 
-class PolicyFile(Struct, frozen=True):
+class PolicyFile(Struct, frozen=True, kw_only=True):
     """One file. `name` is its path in the folder."""
 
     name: str
@@ -52,7 +52,7 @@ def read_folder(folder: Path) -> FolderContents:
             first = names.setdefault((tenant_id, policy_id), name)
             if first != name:
                 raise InvalidInput([Problem("", message=f"is the same policy as {first}", hint="remove one of them")])
-            files.append(PolicyFile(name, tenant_id, policy_id, _read(path)))
+            files.append(PolicyFile(name=name, tenant_id=tenant_id, policy_id=policy_id, data=_read(path)))
         except InvalidInput as refused:
             bad.append(BadFile(name, tuple(refused.problems)))
         except OSError as fault:
@@ -78,15 +78,14 @@ def _json_files(folder: Path) -> list[Path]:
 
 def _ids(path: Path) -> tuple[str, str]:
     if len(path.parts) > 1:
-        ids = (path.parts[0], path.stem)
+        tenant_id, policy_id = path.parts[0], path.stem
     else:
         tenant_id, _, policy_id = path.stem.partition(SEPARATOR)
         if not tenant_id or not policy_id or SEPARATOR in policy_id:
             hint = f"<tenant>/<policy_id>.json, or <tenant>{SEPARATOR}<policy_id>.json with one {SEPARATOR}"
             raise InvalidInput([Problem("", message="the file name holds no tenant and policy id", hint=hint)])
-        ids = (tenant_id, policy_id)
-    check_ids(*ids)
-    return ids
+    check_ids(tenant_id, policy_id=policy_id)
+    return tenant_id, policy_id
 
 
 def _read(path: Path) -> bytes:

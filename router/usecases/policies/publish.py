@@ -76,9 +76,9 @@ class PolicyPublisher:
     async def apply(
         self,
         tenant_id: str,
+        *,
         policy_id: str,
         document: bytes,
-        *,
         expect_revision: int | None = None,
         dry_run: bool = False,
     ) -> Published:
@@ -92,7 +92,7 @@ class PolicyPublisher:
         :raises StoreError: the store did not answer.
         """
         parsed = decode(document)
-        check_ids(tenant_id, policy_id)
+        check_ids(tenant_id, policy_id=policy_id)
         return await self._write(
             _Write(
                 tenant_id=tenant_id,
@@ -106,9 +106,9 @@ class PolicyPublisher:
     async def rollback(
         self,
         tenant_id: str,
+        *,
         policy_id: str,
         revision: int,
-        *,
         expect_revision: int | None = None,
         dry_run: bool = False,
     ) -> Published:
@@ -119,7 +119,7 @@ class PolicyPublisher:
         :raises RevisionConflict: as `apply`.
         :raises StoreError: the store did not answer.
         """
-        past = await self.history(tenant_id, policy_id)
+        past = await self.history(tenant_id, policy_id=policy_id)
         past_content = next((p for p in past if p.revision == revision), None)
         if past_content is None or past_content.document is None:
             revisions = ", ".join(str(p.revision) for p in past if p.document is not None) or "none"
@@ -136,14 +136,14 @@ class PolicyPublisher:
             )
         )
 
-    async def history(self, tenant_id: str, policy_id: str) -> tuple[HistoryEntry, ...]:
+    async def history(self, tenant_id: str, *, policy_id: str) -> tuple[HistoryEntry, ...]:
         """Return a policy's earlier contents, newest first; empty if there are none.
 
         :raises InvalidInput: the ids are wrong.
         :raises StoreError: the store did not answer.
         """
-        check_ids(tenant_id, policy_id)
-        return await self._store.history(tenant_id, policy_id)
+        check_ids(tenant_id, policy_id=policy_id)
+        return await self._store.history(tenant_id, policy_id=policy_id)
 
     async def _write(self, w: "_Write") -> Published:
         document = encode(w.parsed.canonical)
@@ -155,7 +155,7 @@ class PolicyPublisher:
             revision = previous.revision if previous else 0
             if w.expect_revision is not None and w.expect_revision != revision:
                 raise RevisionConflict(revision)
-            changes = diff(orjson.loads(previous.document) if previous else None, w.parsed.canonical)
+            changes = diff(orjson.loads(previous.document) if previous else None, after=w.parsed.canonical)
             changed = previous is None or previous.hash != digest
             if changed:
                 Usage(records.records).check(w.policy_id, w.parsed.canonical, self._quotas)
@@ -165,8 +165,8 @@ class PolicyPublisher:
                     # Against the revisions that `changes` and the quota check were computed from.
                     tenant_revision = await self._store.apply(
                         w.tenant_id,
-                        w.policy_id,
-                        document,
+                        policy_id=w.policy_id,
+                        document=document,
                         expect_revision=revision,
                         expect_tenant=records.revision,
                         by=self._by,
@@ -187,11 +187,11 @@ class PolicyPublisher:
                 dry_run=w.dry_run,
                 changes=changes,
                 warnings=tuple(w.parsed.warnings),
-                shares=share_changes(_readable(previous), w.parsed.policy),
+                shares=share_changes(_readable(previous), after=w.parsed.policy),
             )
 
     async def delete(
-        self, tenant_id: str, policy_id: str, *, expect_revision: int | None = None, dry_run: bool = False
+        self, tenant_id: str, *, policy_id: str, expect_revision: int | None = None, dry_run: bool = False
     ) -> Published:
         """Delete a policy and announce it.
 
@@ -199,17 +199,19 @@ class PolicyPublisher:
         :raises RevisionConflict: the expectation does not hold, or there is no such policy (`current` 0).
         :raises StoreError: the store did not answer.
         """
-        check_ids(tenant_id, policy_id)
+        check_ids(tenant_id, policy_id=policy_id)
         records = await self._store.records(tenant_id)
         previous = records.find(policy_id)
         if previous is None or (expect_revision is not None and expect_revision != previous.revision):
             raise RevisionConflict(previous.revision if previous else 0)
-        changes = diff(orjson.loads(previous.document), None)
+        changes = diff(orjson.loads(previous.document), after=None)
         revision = records.revision
         if not dry_run:
-            revision = await self._store.delete(tenant_id, policy_id, expect_revision=previous.revision, by=self._by)
+            revision = await self._store.delete(
+                tenant_id, policy_id=policy_id, expect_revision=previous.revision, by=self._by
+            )
             self._announcer.policy_changed(tenant_id, revision)
-        shares = share_changes(_readable(previous), None)
+        shares = share_changes(_readable(previous), after=None)
         return Published(
             tenant_id=tenant_id,
             policy_id=policy_id,
@@ -230,13 +232,13 @@ class PolicyPublisher:
         check_ids(tenant_id)
         return await self._store.records(tenant_id)
 
-    async def show(self, tenant_id: str, policy_id: str) -> Record | None:
+    async def show(self, tenant_id: str, *, policy_id: str) -> Record | None:
         """Return one policy, or None if it does not exist.
 
         :raises InvalidInput: the ids are wrong.
         :raises StoreError: the store did not answer.
         """
-        check_ids(tenant_id, policy_id)
+        check_ids(tenant_id, policy_id=policy_id)
         return (await self._store.records(tenant_id)).find(policy_id)
 
 
@@ -248,7 +250,7 @@ def _readable(record: Record | None) -> Policy | None:
         return None
 
 
-def check_ids(tenant_id: str, policy_id: str = "default") -> None:
+def check_ids(tenant_id: str, *, policy_id: str = "default") -> None:
     """Refuse ids that no request could carry.
 
     :raises InvalidInput: an id is not valid; with every problem.

@@ -44,7 +44,7 @@ class Usage:
         ):
             would_use = self._used(name) + grows
             if grows > 0 and would_use > maximum:
-                raise QuotaExceeded(name, would_use, maximum)
+                raise QuotaExceeded(name, would_use, maximum=maximum)
 
     def _used(self, name: str) -> int:
         match name:

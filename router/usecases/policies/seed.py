@@ -95,7 +95,7 @@ class Seeder:
                     continue
                 written.append(file.name)
                 self._announcer.policy_changed(tenant_id, revision)
-        return SeedReport(tuple(written), tuple(kept), tuple(bad))
+        return SeedReport(written=tuple(written), kept=tuple(kept), bad=tuple(bad))
 
     async def _write(self, file: PolicyFile, records: Records, usage: Usage, *, files_win: bool) -> int | None:
         """Write one file if needed and return the new revision; None: not written."""
@@ -109,7 +109,9 @@ class Seeder:
         expect: int | None = 0 if previous is None else previous.revision
         while True:
             try:
-                revision = await self._store.apply(file.tenant_id, file.policy_id, document, expect_revision=expect)
+                revision = await self._store.apply(
+                    file.tenant_id, policy_id=file.policy_id, document=document, expect_revision=expect
+                )
             except RevisionConflict:
                 # Most likely another pod wrote the same file.
                 current = (await self._store.records(file.tenant_id)).find(file.policy_id)

@@ -17,6 +17,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from router.chunks import chunks
 from router.domain.decide.figures import NO_FIGURES, Snapshot
 from router.errors import StoreError
 from router.ports.decisions import FiguresStore
@@ -118,8 +119,7 @@ class LiveFigures:
         await self._read(list(self._held))
 
     async def _read(self, tenant_ids: Sequence[str]) -> None:
-        for at in range(0, len(tenant_ids), _READ_AT_ONCE):
-            batch = tenant_ids[at : at + _READ_AT_ONCE]
+        for batch in chunks(tenant_ids, _READ_AT_ONCE):
             try:
                 snapshots = await self._store.snapshots(batch)
             except StoreError as fault:

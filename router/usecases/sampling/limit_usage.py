@@ -9,6 +9,7 @@ import logging
 from collections import Counter as Counts
 from collections.abc import Awaitable, Callable, Sequence
 
+from router.chunks import chunks
 from router.domain.policy.limit_usage import Counter, LimitUsage, counters_of
 from router.domain.policy.model import TenantPolicies
 from router.errors import StoreError
@@ -89,8 +90,8 @@ class LimitUsageSampler:
             return
         tenants = self._held()
         totals = _Totals()
-        for at in range(0, len(tenants), AT_ONCE):
-            batch = [(t.tenant_id, counters_of(t)) for t in tenants[at : at + AT_ONCE]]
+        for chunk in chunks(tenants, AT_ONCE):
+            batch = [(t.tenant_id, counters_of(t)) for t in chunk]
             for (tenant_id, counters), usage in zip(batch, await self._store.measure(batch), strict=True):
                 if usage is not None:
                     totals.add(self._telemetry.decisions.label(tenant_id), counters, usage)

@@ -78,7 +78,7 @@ class StoreKeySampler:
         if read:
             keys = {kind: page.total * n / read for kind, n in counts.items()}
             size = {kind: keys[kind] * sum(of_kind) / len(of_kind) for kind, of_kind in sizes.items()}
-            self._report(keys, size, min(1.0, read / page.total) if page.total else 1.0)
+            self._report(keys, size=size, share=min(1.0, read / page.total) if page.total else 1.0)
         return True
 
     def _resign(self) -> None:
@@ -88,9 +88,9 @@ class StoreKeySampler:
             for kind in self._levels:
                 self._alerts.resolve(Condition.STORE_KIND_LARGE, kind)
             self._levels.clear()
-            self._report({}, {}, 0.0)
+            self._report({}, size={}, share=0.0)
 
-    def _report(self, keys: dict[str, float], size: dict[str, float], share: float) -> None:
+    def _report(self, keys: dict[str, float], *, size: dict[str, float], share: float) -> None:
         t = self._telemetry
         t.store_sampled_share.set(share)
         for kind in t.store_kinds:

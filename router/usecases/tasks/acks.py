@@ -113,9 +113,9 @@ class Acks:
             else:
                 delivery.ack()
         for delivery, fault, tenant_id, trace_id in failed:
-            await self._fail(delivery, fault, tenant_id, trace_id)
+            await self._fail(delivery, fault, tenant_id=tenant_id, trace_id=trace_id)
 
-    async def _fail(self, delivery: Delivery, fault: str, tenant_id: str, trace_id: str | None) -> None:
+    async def _fail(self, delivery: Delivery, fault: str, *, tenant_id: str, trace_id: str | None) -> None:
         """Retry an ack that hit a damaged key or a bug, or dead-letter it once its failure budget is spent.
 
         The key may be repaired before the retry. If the ack is never applied, the deadline ends the attempt.
@@ -155,7 +155,7 @@ class Acks:
         )
         if _foreign(ack, record):
             self._telemetry.results_refused.labels("violation").inc()
-            report_violation(self._isolation, Door.RECEIPT, ack.tenant_id or "", facts.tenant_id)
+            report_violation(self._isolation, Door.RECEIPT, ack.tenant_id or "", owner=facts.tenant_id)
             return note_move(facts.tenant_id, record.decision_id, Action.RESULT_VIOLATION, features, attempt=attempt)
         if attempt != record.attempt:
             return None

@@ -30,7 +30,7 @@ FULL = 0.8
 """Share of the store's maxmemory above which no output is kept."""
 
 
-class FinalKeep(Struct, frozen=True):
+class FinalKeep(Struct, frozen=True, kw_only=True):
     """How long the end of a task is kept for repeats (0: not at all), and the largest output that is kept with it."""
 
     keep_ms: int = 600_000

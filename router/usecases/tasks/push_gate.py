@@ -69,7 +69,7 @@ class PushGate:
             return _refused(self._unheard)
         stream = self._stream_of(subject) or subject
         if self._results != stream and (results := self._refusing.get(self._results or "")) is not None:
-            return _refused(_reason(self._results or "", results.words))
+            return _refused(_reason(self._results or "", words=results.words))
         refusing = self._refusing.get(stream)
         if refusing is None:
             return None
@@ -77,7 +77,7 @@ class PushGate:
         if now_s >= refusing.next_probe_s:
             refusing.next_probe_s = now_s + RETRY_MS / 1000
             return None
-        return _refused(_reason(stream, refusing.words))
+        return _refused(_reason(stream, words=refusing.words))
 
     def missing(self, reasons: Mapping[str, str]) -> None:
         """Set the streams that pushes need and that are missing, with the reason for each."""
@@ -85,7 +85,7 @@ class PushGate:
             if stream not in self._refusing:
                 self._alerts.resolve(Condition.STREAM_UNAVAILABLE, stream)
         for stream, reason in reasons.items():
-            self._alerts.raise_(Condition.STREAM_UNAVAILABLE, stream, reason, {"stream": stream})
+            self._alerts.raise_(Condition.STREAM_UNAVAILABLE, stream, message=reason, metadata={"stream": stream})
         self._missing = dict(reasons)
         self._changed()
 
@@ -98,9 +98,9 @@ class PushGate:
     def reason(self, stream: str) -> str | None:
         """Why a stream stores no published messages; None: it stores them, as far as is known."""
         refusing = self._refusing.get(stream)
-        return None if refusing is None else _reason(stream, refusing.words)
+        return None if refusing is None else _reason(stream, words=refusing.words)
 
-    def refusing(self, stream: str, words: str) -> None:
+    def refusing(self, stream: str, *, words: str) -> None:
         """See `ports.bus.StreamTrouble.refusing`."""
         now_s = self._now_s()
         known = self._refusing.get(stream)
@@ -124,20 +124,22 @@ class PushGate:
             if now_s - refusing.heard_s >= QUIET_S:
                 self.stored(stream)
             elif now_s - refusing.since_s >= ALERT_S:
-                reason = _reason(stream, refusing.words)
-                self._alerts.raise_(Condition.STREAM_UNAVAILABLE, stream, reason, {"stream": stream})
+                reason = _reason(stream, words=refusing.words)
+                self._alerts.raise_(Condition.STREAM_UNAVAILABLE, stream, message=reason, metadata={"stream": stream})
 
     def _changed(self) -> None:
         self._closed = bool(self._missing or self._refusing or self._unheard)
         reasons = list(self._missing.values())
         assign = self._stream_of(subjects.ASSIGN)
-        reasons += [_reason(s, self._refusing[s].words) for s in (assign, self._results) if s and s in self._refusing]
+        reasons += [
+            _reason(s, words=self._refusing[s].words) for s in (assign, self._results) if s and s in self._refusing
+        ]
         if self._unheard is not None:
             reasons.append(self._unheard)
         self._switched(reasons[0] if reasons else None)
 
 
-def _reason(stream: str, words: str) -> str:
+def _reason(stream: str, *, words: str) -> str:
     hint = _NOT_ANSWERED if words == NO_ACK else ""
     return f"stream {stream} does not store messages: {words}{hint}"
 

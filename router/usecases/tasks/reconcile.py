@@ -13,6 +13,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from router.chunks import chunks
 from router.domain.ids import from_text, idempotency_name, name_in, task_id, task_of, to_text
 from router.domain.tasks.result import ExecResult, ResultStatus
 from router.domain.tasks.task import TaskRecord, TaskState
@@ -54,13 +55,13 @@ class Reconciliation(Struct):
     findings: list[Finding] = []
 
 
-class _Owner(Struct, frozen=True):
+class _Owner(Struct, frozen=True, kw_only=True):
     tenant_id: str
     request_id: str | None
 
 
 async def reconcile(
-    results: History, usage: History, tasks: TaskStore, answers: Answers, *, since_ms: int, tenant_id: str | None = None
+    results: History, *, usage: History, tasks: TaskStore, answers: Answers, since_ms: int, tenant_id: str | None = None
 ) -> Reconciliation:
     """Compare the messages since `since_ms` (Unix time); reads only. Memory: one entry per event.
 
@@ -124,7 +125,7 @@ async def _add_settled(
             totals.forgotten += 1
         elif tenant_id is None or record.facts.tenant_id == tenant_id:
             if record.state is TaskState.SUCCEEDED:
-                settled[task] = _Owner(record.facts.tenant_id, record.facts.request_id)
+                settled[task] = _Owner(tenant_id=record.facts.tenant_id, request_id=record.facts.request_id)
             elif record.state.final:
                 totals.refused += 1
             else:
@@ -155,7 +156,7 @@ async def _add_undispatched(
     elif remembered.pushed:
         return [task_id(remembered.decision_id)]
     elif remembered.settled and remembered.meter:
-        settled[remembered.decision_id] = _Owner(owner, result.request_id)
+        settled[remembered.decision_id] = _Owner(tenant_id=owner, request_id=result.request_id)
     return []
 
 
@@ -179,15 +180,14 @@ async def _metered(usage: History, since_ms: int, tenant_id: str | None) -> dict
 
 
 def _metered_from(facts: UsageIdentity) -> _Metered:
-    return _Metered(_Owner(facts.tenant_id, facts.request_id), facts.assignment_id is not None)
+    return _Metered(_Owner(tenant_id=facts.tenant_id, request_id=facts.request_id), facts.assignment_id is not None)
 
 
 async def _unearned(tasks: TaskStore, others: Sequence[tuple[bytes, _Metered]]) -> list[Finding]:
     """The usage of tasks that did not succeed, among events whose result was not read (usually an older one)."""
     findings: list[Finding] = []
     dispatched = [(u, m) for u, m in others if m.dispatched]
-    for at in range(0, len(dispatched), _BATCH):
-        batch = dispatched[at : at + _BATCH]
+    for batch in chunks(dispatched, _BATCH):
         for (usage_id, metered), record in zip(batch, await tasks.records([u for u, _ in batch]), strict=True):
             if isinstance(record, TaskRecord) and record.state is not TaskState.SUCCEEDED:
                 findings.append(_finding("unearned", usage_id, metered.owner, 1))
@@ -196,6 +196,6 @@ async def _unearned(tasks: TaskStore, others: Sequence[tuple[bytes, _Metered]]) 
 
 async def _in_outbox(tasks: TaskStore, usage_ids: list[bytes]) -> list[bool]:
     waits: list[bool] = []
-    for at in range(0, len(usage_ids), _BATCH):
-        waits += await tasks.usage_is_waiting(usage_ids[at : at + _BATCH])
+    for batch in chunks(usage_ids, _BATCH):
+        waits += await tasks.usage_is_waiting(batch)
     return waits

@@ -18,6 +18,7 @@ from secrets import token_hex
 
 from msgspec import Struct
 
+from router.chunks import chunks
 from router.domain.decide.outcome import StoredAnswer
 from router.domain.decide.request import DecideRequest
 from router.domain.ids import assignment_id, task_id, to_text
@@ -116,8 +117,7 @@ class Repeats:
     async def _answer(self, repeats: Sequence[_Repeat]) -> list[_Repeat]:
         """Publish the ends of these tasks; return the repeats whose tasks still run."""
         running: list[_Repeat] = []
-        for at in range(0, len(repeats), _AT_ONCE):
-            batch = repeats[at : at + _AT_ONCE]
+        for batch in chunks(repeats, _AT_ONCE):
             ids = [r.task_id for r in batch]
             records = await self._tasks.records(ids)
             kept = await self._tasks.kept_final_results(ids)

@@ -224,7 +224,7 @@ class ResultSettler:
         match outcome:
             case Moved(turn):
                 self._telemetry.results_settled.labels(result.status.value).inc()
-                self._effects.breaker_turned(turn, move.tenant_id, opened.provider_id)
+                self._effects.breaker_turned(turn, move.tenant_id, provider_id=opened.provider_id)
                 if opened.usage:
                     self._telemetry.usage_settled.inc()
                     usage_id = move.decision_id if move.task_id is None else move.task_id
@@ -251,7 +251,7 @@ class ResultSettler:
         self._telemetry.results_refused.labels(refusal.value).inc()
 
     def _violation(self, named: str, owner: str | None) -> None:
-        report_violation(self._isolation, Door.RESULT, named, owner)
+        report_violation(self._isolation, Door.RESULT, named, owner=owner)
 
 
 def _overtaken(opened: OpenResult, outcome: MoveOutcome) -> bool:

@@ -137,7 +137,7 @@ class Sweeper:
 
         :raises StoreError: Redis did not answer.
         """
-        claimed = await self._tasks.claim(CLAIM_MS, MAXIMUM)
+        claimed = await self._tasks.claim(CLAIM_MS, maximum=MAXIMUM)
         if not claimed.task_ids:
             return 0
         # Work items before records: when a task ends, its final result takes over the work item's key.
@@ -225,7 +225,7 @@ class Sweeper:
                 case Moved():
                     self._telemetry.assignments_timed_out.inc()
                     self.on_timed_out()
-                    self._effects.breaker_turned(outcome.turn, record.facts.tenant_id, record.provider_id)
+                    self._effects.breaker_turned(outcome.turn, record.facts.tenant_id, provider_id=record.provider_id)
                     self._effects.moved(move)
                     if not move.state.final:
                         self.soon(move.due_ms - self._now_ms(record.facts.tenant_id))

@@ -45,7 +45,7 @@ class TaskEffects:
         self.tombstone_ms = tombstone_ms
         self.next_due: Callable[[int], None] = _no_wake_up
 
-    def breaker_turned(self, turn: BreakerTurn, tenant_id: str, provider_id: str) -> None:
+    def breaker_turned(self, turn: BreakerTurn, tenant_id: str, *, provider_id: str) -> None:
         """Count a breaker's change of state; raise its alert when it opens and resolve it when it closes."""
         if turn is BreakerTurn.UNCHANGED:
             return

@@ -60,22 +60,22 @@ class Unfinished:
         self._tombstone_ms = tombstone_ms
         self._random = random
 
-    async def take_over(self, tenant_id: str, decision_id: bytes, request_id: str, cause: str = POD_DIED) -> bool:
+    async def take_over(self, tenant_id: str, decision_id: bytes, request_id: str, *, cause: str = POD_DIED) -> bool:
         """Undo an unfinished decision unless another pod holds its claim.
 
         True: the decision is no longer unfinished: it is undone now, or was finished or undone before. False: another
         pod works on it, or this version cannot read it.
         """
         name, claim = name_in(decision_id), self._random(16)
-        if not await self._claims.take(tenant_id, name, claim, TAKE_MS):
+        if not await self._claims.take(tenant_id, name, claim=claim, claim_ms=TAKE_MS):
             return False
         remembered = await self._remembered(tenant_id, name)
         if isinstance(remembered, Unreadable):
-            await self._claims.release(tenant_id, name, claim)
+            await self._claims.release(tenant_id, name, claim=claim)
             return False
         if remembered is not None and remembered.decision_id == decision_id and remembered.unfinished:
             return await self.undo(tenant_id, remembered, claim, request_id, cause=cause, note=_NOTES[cause])
-        await self._claims.release(tenant_id, name, claim)
+        await self._claims.release(tenant_id, name, claim=claim)
         return True
 
     async def undo(
@@ -89,8 +89,8 @@ class Unfinished:
         if isinstance(record, TaskRecord):
             await self._tasks.move([self._cancelling_move(record, note)])
         elif not remembered.pushed:
-            await self._tasks.move([_undoing_move(tenant_id, remembered, request_id, note)])
-        await self._claims.abandon(tenant_id, remembered.decision_id, claim)
+            await self._tasks.move([_undoing_move(tenant_id, remembered, request_id, note=note)])
+        await self._claims.abandon(tenant_id, remembered.decision_id, claim=claim)
         self._telemetry.decisions_undone.labels(cause).inc()
         log.warning("decision undone: %s", note, extra={"event": Event.DECISION_UNDONE, "tenant_id": tenant_id})
         return True
@@ -134,7 +134,7 @@ class Unfinished:
         return replace(move, corrections=corrections, charged_ms=record.charged_ms)
 
 
-def _undoing_move(tenant_id: str, remembered: StoredAnswer, request_id: str, note: str) -> Move:
+def _undoing_move(tenant_id: str, remembered: StoredAnswer, request_id: str, *, note: str) -> Move:
     """The move that gives back the leases and units of a decision without a task."""
     corrections, leases = split_reservations(
         remembered.reserved, remembered.provider_id, remembered.expected_cost_microusd, NOTHING_USED

@@ -132,7 +132,7 @@ def idempotency_key_of(key: object, headers: Mapping[str, str], problems: Proble
         if found is not None and sent_key is not None and found != sent_key:
             problems.add(
                 "idempotency_key",
-                message="differs between header and body",
+                message="differs between headers, or header and body",
                 hint="send one key, in one place",
                 intake=Intake.IDEMPOTENCY_VIOLATION,
             )

@@ -112,7 +112,7 @@ def encode_job(request: DecideRequest, deadline_ms: int, *, max_attempts: int = 
     job: JsonObject = {"type": request.task_type}
     body: dict[str, object] = {
         "version": "1",
-        "options": _options(request.options, deadline_ms, max_attempts),
+        "options": _options(request.options, deadline_ms, max_attempts=max_attempts),
         "request_id": request.request_id,
         "tenant_id": request.tenant_id,
         "job": job | {"payload": orjson.Fragment(payload)},
@@ -130,7 +130,7 @@ def encode_job(request: DecideRequest, deadline_ms: int, *, max_attempts: int = 
     return _FORMAT + head + _NEWLINE + orjson.dumps(body)
 
 
-def _options(options: Options, deadline_ms: int, max_attempts: int) -> JsonObject:
+def _options(options: Options, deadline_ms: int, *, max_attempts: int) -> JsonObject:
     """The options of the body. The priority comes first only if the request has none: see `_OWN_PRIORITY`."""
     retry: JsonObject = {
         "max_attempts": max_attempts if options.max_attempts is None else options.max_attempts,

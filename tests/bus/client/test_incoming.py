@@ -5,6 +5,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nats import errors
 
+from router.bus.client import incoming as incoming_module
+from router.bus.client.connection import Bus
 from router.bus.client.fast import FastClient
 from router.bus.client.incoming import Incoming
+from router.bus.client.options import BusOptions
 from router.bus.client.parser import MOST_AT_ONCE, FastParser
 from tests.bus.conftest import Heard
+from tests.certificates import Authority
+from tests.servers import NatsProcess
 
 READ_BYTES = 32 << 10
 """What nats-py's read loop reads at once."""
@@ -239,7 +245,7 @@ async def test_a_flood_leaves_the_event_loop_its_turns(connection: Connection, f
             loop.call_soon(look)
 
     look()
-    chunk = b"".join(message(number) for number in range(1_000))
+    chunk = b"".join(message(number, 100) for number in range(1_000))  # read by nats-py in several pieces
     connection.incoming.data_received(front + chunk)
     for _ in range(4):  # further reads while the first is not handled yet
         connection.incoming.data_received(chunk)
@@ -339,16 +345,17 @@ async def test_an_error_of_a_function_is_reported(connection: Connection) -> Non
     assert [str(fault) for fault in faults] == ["b'n.1'", "b'n.3'"]
 
 
+@pytest.mark.parametrize("before", [0, 1, 500])
 @pytest.mark.parametrize("end", ["reset", "stop"])
-async def test_a_closed_connection_calls_no_function(connection: Connection, end: str) -> None:
+async def test_a_closed_connection_calls_no_function(connection: Connection, end: str, before: int) -> None:
     """Neither with what waits for its turn nor with what still arrives."""
-    connection.incoming.data_received(b"".join(message(number) for number in range(500)))
+    connection.incoming.data_received(b"".join(message(number) for number in range(before)))
     handled = len(connection.handled.items)
     if end == "reset":
         connection.parser.reset()
     else:
         connection.incoming.stop()
-    connection.incoming.data_received(message(1))
+    connection.incoming.data_received(message(1) + b"PING\r\n" + message(2))
     for _ in range(20):
         await asyncio.sleep(0)
     assert len(connection.handled.items) == handled
@@ -409,3 +416,41 @@ async def test_what_comes_with_the_login_is_not_lost() -> None:
     await client.close()
     server.close()
     await server.wait_closed()
+
+
+@pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "TLS"])
+async def test_a_flood_of_a_real_server(
+    encrypted: bool, servers: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every message comes once and in order, huge ones included, though the transport is paused all the time."""
+    monkeypatch.setattr(incoming_module, "MOST_AT_ONCE", 4)
+    monkeypatch.setattr(incoming_module, "_HELD_BYTES", 0)
+    extra, tls_ca = "", None
+    if encrypted:
+        authority = Authority(tmp_path)
+        certificate = authority.issue("server")
+        extra, tls_ca = f"tls {{ cert_file: '{certificate.cert}', key_file: '{certificate.key}' }}", str(authority.ca)
+    server = await asyncio.to_thread(NatsProcess(tmp_path / "data", extra=extra).start)
+    options = BusOptions((server.url,), tls_ca=tls_ca)
+    receiver, sender, handled, pauses = Bus(options), Bus(options), Heard(), Heard()
+    try:
+        for bus in (receiver, sender):
+            await bus.start()
+            assert await bus.wait_connected(WAIT_S)
+        await receiver.subscribe("flood", lambda _s, _r, data, _h: handled((int(data[:6]), len(data))))
+        assert receiver._client is not None
+        incoming = receiver._client._parser.incoming
+        assert incoming is not None
+        pause = incoming._transport.pause_reading
+        incoming._transport.pause_reading = lambda: (pause(), pauses())  # type: ignore[assignment,func-returns-value,method-assign]
+        sizes = [700_000 if number % 500 == 250 else 6 + number % 1_000 for number in range(3_000)]
+        for number, size in enumerate(sizes):
+            sender.publish("flood", (b"%06d" % number).ljust(size))
+            if number % 1_000 == 0:
+                await receiver.flush(WAIT_S)
+        assert await handled.until(len(sizes), WAIT_S) == list(enumerate(sizes))
+        assert pauses.items
+    finally:
+        await receiver.close()
+        await sender.close()
+        await asyncio.to_thread(server.stop)

@@ -22,7 +22,7 @@ Handle = Callable[[list[Delivery]], Awaitable[None]]
 
 async def fleet(bus: Bus, name: str) -> Streams:
     """A stream over `<name>.in` with the consumer `workers`."""
-    streams = Streams(bus, [StreamSpec(name, (f"{name}.in",), 3600)], [ConsumerSpec(name, "workers")])
+    streams = Streams(bus, [StreamSpec(name, (f"{name}.in",), 3600)], [ConsumerSpec(stream=name, name="workers")])
     await streams.ensure()
     return streams
 
@@ -74,7 +74,7 @@ async def test_all_come_in_order_in_batches(bus: Bus, name: str) -> None:
     assert await heard.until(1000) == [b"%d" % number for number in range(1000)]
     await loop.stop()
     assert max(sizes) <= 100
-    info = await streams.consumer(name, "workers")
+    info = await streams.consumer(name, name="workers")
     assert info is not None
     assert (info.num_pending, info.num_ack_pending, info.num_redelivered) == (0, 0, 0)
 
@@ -117,7 +117,7 @@ async def test_term_is_final_and_only_the_first_word_counts(bus: Bus, name: str)
     await heard.until(2)
     await bus.flush()
     await loop.stop()
-    info = await streams.consumer(name, "workers")
+    info = await streams.consumer(name, name="workers")
     assert info is not None
     assert (info.num_pending, info.num_ack_pending) == (0, 0)
     assert heard.items == [b"0", b"1"]
@@ -155,7 +155,7 @@ async def test_paused_nothing_comes_and_resumed_all(bus: Bus, name: str) -> None
     publish(bus, name, range(1, 50))
 
     async def outstanding() -> tuple[int | None, int | None]:
-        info = await streams.consumer(name, "workers")
+        info = await streams.consumer(name, name="workers")
         assert info is not None
         return info.num_pending, info.num_ack_pending
 
@@ -215,7 +215,7 @@ async def test_stopping_waits_for_the_handler_and_gives_back_the_rest(bus: Bus, 
     release.set()
     await stopping
     await bus.flush()
-    info = await streams.consumer(name, "workers")
+    info = await streams.consumer(name, name="workers")
     assert info is not None
     assert info.num_ack_pending + info.num_pending == 20 - len(heard.items)
     assert 1 <= len(heard.items) <= 5
@@ -223,7 +223,7 @@ async def test_stopping_waits_for_the_handler_and_gives_back_the_rest(bus: Bus, 
 
 async def test_a_slow_handler_keeps_what_it_has(bus: Bus, name: str) -> None:
     """Nothing is given out again while it is at work for three ack waits, nor what waits behind its batch."""
-    spec = ConsumerSpec(name, "workers", ack_wait_s=1)
+    spec = ConsumerSpec(stream=name, name="workers", ack_wait_s=1)
     streams = Streams(bus, [StreamSpec(name, (f"{name}.in",), 3600)], [spec])
     await streams.ensure()
     heard, prolonged = Heard(), Heard()
@@ -249,7 +249,7 @@ async def test_a_slow_handler_keeps_what_it_has(bus: Bus, name: str) -> None:
 async def test_what_a_stuck_handler_has_goes_to_others(bus: Bus, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The ack wait of what it holds is not prolonged for ever."""
     monkeypatch.setattr("router.bus.consuming.ack_wait._MAX_EXTENSIONS", 2)
-    spec = ConsumerSpec(name, "workers", ack_wait_s=1)
+    spec = ConsumerSpec(stream=name, name="workers", ack_wait_s=1)
     streams = Streams(bus, [StreamSpec(name, (f"{name}.in",), 3600)], [spec])
     await streams.ensure()
     heard, taken = Heard(), Heard()
@@ -330,7 +330,7 @@ async def test_a_deleted_stream_is_created_again(bus: Bus, name: str) -> None:
     await heard.until(1)
     await delete(bus, f"STREAM.DELETE.{name}")
     async with asyncio.timeout(10):
-        while await streams.consumer(name, "workers") is None:
+        while await streams.consumer(name, name="workers") is None:
             await bus.rtt()
     publish(bus, name, range(1, 2))
     assert await heard.until(2) == [b"0", b"1"]
@@ -369,7 +369,7 @@ async def test_the_lag_is_what_waits(bus: Bus, name: str) -> None:
     publish(bus, name, range(100))
     await loop.start()
     async with asyncio.timeout(5):
-        while not (info := await streams.consumer(name, "workers")) or info.num_ack_pending < 20:
+        while not (info := await streams.consumer(name, name="workers")) or info.num_ack_pending < 20:
             await bus.rtt()
         while loop.received < 20:
             await bus.rtt()
@@ -391,7 +391,7 @@ async def test_the_backlog_is_watched_while_paused(bus: Bus, name: str) -> None:
     other = loop_of(bus, streams, _never, batch=20)
     await other.start()
     async with asyncio.timeout(5):
-        while not (info := await streams.consumer(name, "workers")) or info.num_ack_pending < 20:
+        while not (info := await streams.consumer(name, name="workers")) or info.num_ack_pending < 20:
             await bus.rtt()
     publish(bus, name, range(150, 160))
     async with asyncio.timeout(5):

@@ -19,7 +19,7 @@ class Room:
     """A consumer with short times, and what it has handled."""
 
     def __init__(self, bus: Bus) -> None:
-        spec = ConsumerSpec("S", "workers", ack_wait_s=1)
+        spec = ConsumerSpec(stream="S", name="workers", ack_wait_s=1)
         self.bus = bus
         self.streams = Streams(bus, [StreamSpec("S", ("in",), 3600)], [spec])
         self.heard = Heard()
@@ -94,7 +94,7 @@ async def test_refused_acks_are_named_until_one_passes(
         await room.until("")
         async with asyncio.timeout(10):
             while True:
-                info = await room.streams.consumer("S", "workers")
+                info = await room.streams.consumer("S", name="workers")
                 assert info is not None
                 if info.num_ack_pending == 0:
                     break

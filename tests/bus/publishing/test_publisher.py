@@ -334,7 +334,7 @@ class Troubles:
     def __init__(self) -> None:
         self.refusals, self.recoveries = Heard(), Heard()
 
-    def refusing(self, stream: str, words: str) -> None:
+    def refusing(self, stream: str, *, words: str) -> None:
         """Kept."""
         self.refusals(stream, words)
 

@@ -23,7 +23,7 @@ from tests.servers import NatsProcess
 def fleet(bus: Bus, name: str) -> Streams:
     """One stream and one consumer of a test's own."""
     stream = StreamSpec(name.upper(), (f"{name}.a", f"{name}.b.*"), max_age_s=3600, dedup_s=600)
-    return Streams(bus, [stream], [ConsumerSpec(name.upper(), "workers")])
+    return Streams(bus, [stream], [ConsumerSpec(stream=name.upper(), name="workers")])
 
 
 async def test_missing_ones_are_created_as_specified(bus: Bus, name: str) -> None:
@@ -73,7 +73,7 @@ async def test_a_different_consumer_is_reported(bus: Bus, name: str) -> None:
     """An ack wait that somebody changed is a difference."""
     streams = fleet(bus, name)
     await streams.ensure()
-    other = Streams(bus, streams.specs, [ConsumerSpec(name.upper(), "workers", ack_wait_s=5)])
+    other = Streams(bus, streams.specs, [ConsumerSpec(stream=name.upper(), name="workers", ack_wait_s=5)])
     assert [str(one) for one in (await other.ensure()).differences] == [
         "consumer workers: ack_wait_s is 30.0, specified is 5.0"
     ]
@@ -211,7 +211,7 @@ TOKENS = st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=4)
 @given(TOKENS, TOKENS)
 def test_literal_patterns_match_only_themselves(pattern: list[str], subject: list[str]) -> None:
     """Without wildcards matching is equality."""
-    assert specs.matches(".".join(pattern), ".".join(subject)) == (pattern == subject)
+    assert specs.matches(".".join(pattern), subject=".".join(subject)) == (pattern == subject)
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_literal_patterns_match_only_themselves(pattern: list[str], subject: lis
 )
 def test_wildcards(pattern: str, subject: str, expected: bool) -> None:
     """`*` is one token, `>` one or more at the end."""
-    assert specs.matches(pattern, subject) is expected
+    assert specs.matches(pattern, subject=subject) is expected
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_wildcards(pattern: str, subject: str, expected: bool) -> None:
 )
 def test_a_pattern_covers_another(pattern: str, subject: str, expected: bool) -> None:
     """Each subject that the second matches, the first matches too."""
-    assert specs.covers(pattern, subject) is expected
+    assert specs.covers(pattern, subject=subject) is expected
 
 
 async def test_a_foreign_stream_is_accepted_with_its_own_retention(bus: Bus, name: str) -> None:
@@ -258,13 +258,15 @@ async def test_a_foreign_stream_is_accepted_with_its_own_retention(bus: Bus, nam
     """
     await create(bus, name.upper(), [f"{name}.>"], max_age=60_000_000_000, duplicate_window=60_000_000_000)
     stream = StreamSpec(name.upper(), (f"{name}.a", f"{name}.b.*"), max_age_s=3600, dedup_s=600)
-    streams = Streams(bus, [stream], [ConsumerSpec(name.upper(), "both", subjects=(f"{name}.a", f"{name}.b.*"))])
+    streams = Streams(
+        bus, [stream], [ConsumerSpec(stream=name.upper(), name="both", subjects=(f"{name}.a", f"{name}.b.*"))]
+    )
     if bus.server_version < (2, 10, 0):
         assert "filters by one subject only" in (await streams.ensure()).missing[0].reason
         return
     assert await streams.ensure() == specs.Ensured(created=(f"{name.upper()}/both",))
     assert await streams.ensure() == specs.Ensured()
-    state = await streams.consumer(name.upper(), "both")
+    state = await streams.consumer(name.upper(), name="both")
     assert state is not None
     assert state.config.filters == [f"{name}.a", f"{name}.b.*"]
 
@@ -276,9 +278,11 @@ async def test_before_nats_2_10_what_came_later_is_not_delivered(
     monkeypatch.setattr(Bus, "server_version", (2, 9, 25))
     await create(bus, name.upper(), [f"{name}.>"])
     stream = StreamSpec(name.upper(), (f"{name}.a",), 3600, added=(f"{name}.a.tenant.>",))
-    streams = Streams(bus, [stream], [ConsumerSpec(name.upper(), "c", subjects=(f"{name}.a", f"{name}.a.tenant.>"))])
+    streams = Streams(
+        bus, [stream], [ConsumerSpec(stream=name.upper(), name="c", subjects=(f"{name}.a", f"{name}.a.tenant.>"))]
+    )
     assert (await streams.ensure()).missing == ()
-    state = await streams.consumer(name.upper(), "c")
+    state = await streams.consumer(name.upper(), name="c")
     assert state is not None
     assert state.config.filters == [f"{name}.a"]
 

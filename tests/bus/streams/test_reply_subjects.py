@@ -85,7 +85,7 @@ _patterns = st.builds(
 def test_the_index_of_streams_finds_what_a_search_of_all_finds(patterns: list[str], tokens: list[str]) -> None:
     """By first token or not, the same subjects are covered."""
     reply = ".".join(tokens)
-    covered = any(matches(p, reply) for p in patterns)
+    covered = any(matches(p, subject=reply) for p in patterns)
     assert (refusal(rules(*patterns), reply) is ReplyRefusal.STREAM) is covered
 
 

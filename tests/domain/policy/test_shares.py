@@ -23,21 +23,21 @@ def policy(**weights: float) -> Policy:
 
 def test_shares_are_relative_to_the_sum() -> None:
     """A weight that grows takes from the others; what stays is not told."""
-    changes = share_changes(policy(a=50, b=25, c=25), policy(a=50, b=40, c=10))
+    changes = share_changes(policy(a=50, b=25, c=25), after=policy(a=50, b=40, c=10))
     assert [str(c) for c in changes] == ["b 25 % → 40 %", "c 25 % → 10 %"]
 
 
 def test_a_new_and_a_deleted_policy() -> None:
     """From nothing, and to nothing."""
-    assert [str(c) for c in share_changes(None, policy(a=2, b=1))] == ["a 0 % → 66.7 %", "b 0 % → 33.3 %"]
-    assert [str(c) for c in share_changes(policy(a=1), None)] == ["a 100 % → 0 %"]
+    assert [str(c) for c in share_changes(None, after=policy(a=2, b=1))] == ["a 0 % → 66.7 %", "b 0 % → 33.3 %"]
+    assert [str(c) for c in share_changes(policy(a=1), after=None)] == ["a 100 % → 0 %"]
 
 
 def test_only_the_highest_priority_is_first() -> None:
     """A lower priority, a weight of 0 and best_score have no share."""
     tiers = Policy((provider("a", 1, priority=1), provider("b", 100), provider("z", 0, priority=9)))
-    assert [str(c) for c in share_changes(policy(a=1, b=1), tiers)] == ["a 50 % → 100 %", "b 50 % → 0 %"]
-    assert share_changes(None, Policy((provider("a", 1),), Selection.BEST_SCORE)) == ()
+    assert [str(c) for c in share_changes(policy(a=1, b=1), after=tiers)] == ["a 50 % → 100 %", "b 50 % → 0 %"]
+    assert share_changes(None, after=Policy((provider("a", 1),), Selection.BEST_SCORE)) == ()
 
 
 @pytest.mark.heavy
@@ -46,7 +46,7 @@ def test_only_the_highest_priority_is_first() -> None:
 def test_what_is_told_is_what_happens(before: tuple[int, ...], after: tuple[int, ...]) -> None:
     """The shares of planned requests change as told, within three points over 4,000 requests."""
     old, new = (policy(**dict(zip("abc", weights, strict=True))) for weights in (before, after))
-    told = {c.provider: c.after - c.before for c in share_changes(old, new)}
+    told = {c.provider: c.after - c.before for c in share_changes(old, after=new)}
     was, is_now = firsts(old), firsts(new)
     for name in "abc":
         assert abs((is_now[name] - was[name]) / MANY - told.get(name, 0.0)) < 0.03

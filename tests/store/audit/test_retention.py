@@ -148,11 +148,11 @@ async def test_every_log_gets_a_life_time(logs: Logs) -> None:
 async def test_a_claimed_tenant_is_no_other_pods(logs: Logs) -> None:
     """Until the claim runs out. Noticing a tenant again changes nothing."""
     await logs.retention.register(["a", "b", "c"])
-    assert sorted(await logs.retention.claim(30_000, 10)) == ["a", "b", "c"]
+    assert sorted(await logs.retention.claim(30_000, maximum=10)) == ["a", "b", "c"]
     await logs.retention.register(["a", "b", "c"])
-    assert await logs.retention.claim(30_000, 10) == []
+    assert await logs.retention.claim(30_000, maximum=10) == []
     await logs.retention.due_now("b")
-    assert await logs.retention.claim(30_000, 10) == ["b"]
+    assert await logs.retention.claim(30_000, maximum=10) == ["b"]
 
 
 async def test_a_damaged_set_holds_up_no_other(logs: Logs) -> None:
@@ -161,7 +161,7 @@ async def test_a_damaged_set_holds_up_no_other(logs: Logs) -> None:
     broken = logs.keys.tenant(names[0]).partition
     await logs.retention.register([t for t in names if logs.keys.tenant(t).partition != broken])
     await logs.nodes.call("SET", logs.keys.retain(broken), "damaged")
-    claimed = await logs.retention.claim(30_000, 100)
+    claimed = await logs.retention.claim(30_000, maximum=100)
     assert sorted(claimed) == sorted(t for t in names if logs.keys.tenant(t).partition != broken)
 
 
@@ -170,7 +170,7 @@ async def test_what_the_export_has_not_read_stays(logs: Logs) -> None:
     await logs.add("t", 9 * DAY, 8 * DAY, 1)
     first = await logs.look("t", keep_unread=True)
     assert (first.cut, first.unread, first.lost) == (0, 3, 0)
-    assert await logs.retention.mark_exported("t", "0-0", f"{NOW - 9 * DAY}-0", 1)
+    assert await logs.retention.mark_exported("t", expected="0-0", entry_id=f"{NOW - 9 * DAY}-0", count=1)
     second = await logs.look("t", keep_unread=True)
     assert (second.cut, second.unread) == (1, 2)
     assert await logs.ages("t") == [8 * DAY, 1]
@@ -180,7 +180,7 @@ async def test_the_first_entry_after_the_mark_stays(logs: Logs) -> None:
     """Also when it is of the same millisecond as the last one that was read."""
     await logs.add("t", 9 * DAY, 9 * DAY, 9 * DAY)
     await logs.look("t", keep_unread=True)
-    assert await logs.retention.mark_exported("t", "0-0", f"{NOW - 9 * DAY}-0", 1)
+    assert await logs.retention.mark_exported("t", expected="0-0", entry_id=f"{NOW - 9 * DAY}-0", count=1)
     trimmed = await logs.look("t", keep_unread=True)
     assert (trimmed.cut, trimmed.unread, trimmed.entries) == (1, 2, 2)
 
@@ -189,7 +189,7 @@ async def test_what_the_bound_cuts_before_the_export_is_lost_and_counted(logs: L
     """Once; what it had read is not lost."""
     await logs.add("t", *range(100, 90, -1))
     await logs.look("t", keep_unread=True)
-    assert await logs.retention.mark_exported("t", "0-0", f"{NOW - 97}-0", 4)
+    assert await logs.retention.mark_exported("t", expected="0-0", entry_id=f"{NOW - 97}-0", count=4)
     await logs.add("t", *range(20, 10, -1), maximum=10)
     trimmed = await logs.look("t", keep_unread=True)
     assert (trimmed.lost, trimmed.unread) == (6, 10)
@@ -217,8 +217,8 @@ async def test_a_log_made_anew_is_counted_anew(logs: Logs) -> None:
 async def test_of_two_exports_one_moves_the_mark(logs: Logs) -> None:
     """The other is told, and the mark stays where the first one put it."""
     assert await logs.retention.exported("t") == "0-0"
-    assert await logs.retention.mark_exported("t", "0-0", "5-0", 5)
-    assert not await logs.retention.mark_exported("t", "0-0", "7-0", 7)
+    assert await logs.retention.mark_exported("t", expected="0-0", entry_id="5-0", count=5)
+    assert not await logs.retention.mark_exported("t", expected="0-0", entry_id="7-0", count=7)
     assert await logs.retention.exported("t") == "5-0"
 
 

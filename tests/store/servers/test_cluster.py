@@ -81,9 +81,9 @@ async def test_policies_and_results_on_a_cluster(pod: Pod, nodes: Cluster) -> No
     """The other adapters of the store find their nodes too, also for many tenants in one call."""
     policies = RedisPolicies(nodes, pod.keys)
     document = b'{"providers":[{"name":"a","weight":100}],"version":"1.0"}'
-    assert await policies.apply("acme", "default", document, expect_revision=0) == 1
+    assert await policies.apply("acme", policy_id="default", document=document, expect_revision=0) == 1
     assert await policies.load("acme") is not None
-    assert [p.revision for p in await policies.history("acme", "default")] == [1]
+    assert [p.revision for p in await policies.history("acme", policy_id="default")] == [1]
     made = await pod.decide(*(Ask(request(f"tenant{i}", "r"), TEN) for i in range(20)))
     moves = [
         undispatched(f"tenant{i}", o.decision_id, BreakerVerdict.NEITHER, usage=b"u")
@@ -96,7 +96,7 @@ async def test_policies_and_results_on_a_cluster(pod: Pod, nodes: Cluster) -> No
     assert {w.usage_id for w in waiting} == {m.decision_id for m in moves}
     assert await tasks.usage_published([w.usage_id for w in waiting]) == 20
     assert await tasks.usage_waiting(100) == []
-    assert (await tasks.claim(1_000, 10)).task_ids == ()
+    assert (await tasks.claim(1_000, maximum=10)).task_ids == ()
 
 
 async def test_a_forgotten_script_on_one_node(pod: Pod, valkey_cluster: ValkeyCluster) -> None:
@@ -188,7 +188,7 @@ async def test_a_slot_on_the_move_with_replicas(pod: Pod, nodes: Cluster, valkey
     documents = [b'{"providers":[{"name":"%c","weight":100}],"version":"1.0"}' % name for name in b"abcd"]
     tenants = [f"tenant{i}" for i in range(30)]
     for tenant in (*tenants, "guest"):
-        assert await policies.apply(tenant, "default", documents[0], expect_revision=0) == 1
+        assert await policies.apply(tenant, policy_id="default", document=documents[0], expect_revision=0) == 1
     move = Move(valkey_cluster, slot_of(pod, "guest"))
     await asyncio.to_thread(move.begin)
     await asyncio.to_thread(move.keys)
@@ -197,7 +197,7 @@ async def test_a_slot_on_the_move_with_replicas(pod: Pod, nodes: Cluster, valkey
         """A redirection to a node without a name is refused, and comes again, as deliveries do."""
         while True:
             try:
-                return await policies.apply("guest", "default", documents[1], expect_revision=1)
+                return await policies.apply("guest", policy_id="default", document=documents[1], expect_revision=1)
             except StoreError:
                 await asyncio.sleep(0.05)
 
@@ -205,8 +205,8 @@ async def test_a_slot_on_the_move_with_replicas(pod: Pod, nodes: Cluster, valkey
     await asyncio.to_thread(move.refused, "ASK")
     await asyncio.to_thread(move.end)
     assert await asyncio.wait_for(applying, 30) == 2
-    assert await policies.apply("guest", "default", documents[2], expect_revision=2) == 3
-    assert await policies.delete("guest", "default", expect_revision=3) == 4
+    assert await policies.apply("guest", policy_id="default", document=documents[2], expect_revision=2) == 3
+    assert await policies.delete("guest", policy_id="default", expect_revision=3) == 4
     await replicas.close()
 
 

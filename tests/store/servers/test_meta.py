@@ -31,7 +31,7 @@ async def test_open_episodes_are_read(plain: SingleNode, keys: Keys) -> None:
     """By condition and scope; what has ended is not open."""
     await plain.call("HSET", keys.epochs, *(word for pair in EPISODES.items() for word in pair))
     epochs = RedisEpochs(keys, plain)
-    assert [await epochs.current("a", scope) for scope in ("t1", "t2", "t3")] == [3, None, None]
+    assert [await epochs.current("a", scope=scope) for scope in ("t1", "t2", "t3")] == [3, None, None]
     assert await epochs.open_scopes("a") == ["t1"]
     assert await epochs.open_scopes("ab") == ["x:y"]
 
@@ -45,4 +45,8 @@ async def test_episodes_that_no_pod_joins_are_left(plain: SingleNode, keys: Keys
 async def test_a_fleet_without_episodes(plain: SingleNode, keys: Keys) -> None:
     """Nothing is open and nothing is left."""
     epochs = RedisEpochs(keys, plain)
-    assert (await epochs.current("a", "t"), await epochs.open_scopes("a"), await epochs.stale(0)) == (None, [], [])
+    assert (await epochs.current("a", scope="t"), await epochs.open_scopes("a"), await epochs.stale(0)) == (
+        None,
+        [],
+        [],
+    )

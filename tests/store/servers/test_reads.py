@@ -58,9 +58,9 @@ async def test_a_scan_finds_each_key_of_its_pattern(plain: SingleNode, keys: Key
 async def test_a_claim_is_one_pods(plain: SingleNode, keys: Keys) -> None:
     """A second one waits until the first has run out."""
     claims = RedisClaims(keys, plain)
-    assert await claims.take("t", b"n" * 10, b"claim-1", 60_000)
-    assert not await claims.take("t", b"n" * 10, b"claim-2", 60_000)
-    assert await claims.take("t", b"m" * 10, b"claim-2", 60_000)
+    assert await claims.take("t", b"n" * 10, claim=b"claim-1", claim_ms=60_000)
+    assert not await claims.take("t", b"n" * 10, claim=b"claim-2", claim_ms=60_000)
+    assert await claims.take("t", b"m" * 10, claim=b"claim-2", claim_ms=60_000)
     key = keys.tenant("t").claim(b"n" * 10)
     assert await plain.call("GET", key) == b"claim-1"
     assert 0 < await plain.call("PTTL", key) <= 60_000

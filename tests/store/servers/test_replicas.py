@@ -30,7 +30,7 @@ from tests.store.pods import Pod, fresh_keys
 from tests.usecases.fakes.bus import Message
 from tests.usecases.fakes.settling import INBOX, TENANT, Fate, World, result
 
-BY = Actor("ann", "admin")
+BY = Actor(principal="ann", role="admin")
 DOCUMENT = b'{"providers":[{"name":"a","weight":100}],"version":"1.0"}'
 SHORT_MS = 20
 BUSY_S = 60.0
@@ -84,23 +84,25 @@ async def read(here: Alone, act: Callable[[bytes], Awaitable[object]]) -> object
 
 TOLD: dict[str, Callable[[Alone], Awaitable[object]]] = {
     "result": settled,
-    "policy applied": lambda here: here.policies.apply(TENANT, "p", DOCUMENT, expect_revision=0, by=BY),
-    "policy deleted": lambda here: here.policies.delete(TENANT, "p", expect_revision=None, by=BY),
-    "drained": lambda here: here.levers.drain(TENANT, "a", on=True, by=BY),
-    "forced open": lambda here: here.levers.force_open(TENANT, "a", by=BY),
-    "breaker reset": lambda here: here.levers.reset_breaker(TENANT, "a", by=BY),
+    "policy applied": lambda here: here.policies.apply(
+        TENANT, policy_id="p", document=DOCUMENT, expect_revision=0, by=BY
+    ),
+    "policy deleted": lambda here: here.policies.delete(TENANT, policy_id="p", expect_revision=None, by=BY),
+    "drained": lambda here: here.levers.drain(TENANT, provider="a", on=True, by=BY),
+    "forced open": lambda here: here.levers.force_open(TENANT, provider="a", by=BY),
+    "breaker reset": lambda here: here.levers.reset_breaker(TENANT, provider="a", by=BY),
     "tenant off": lambda here: here.levers.switch(TENANT, on=False, by=BY),
     "forgotten": lambda here: here.levers.forget(TENANT, b"n" * 10, called=("request_id", "r"), by=BY),
     "purge ends": lambda here: here.tenants.end(TENANT, keep_ms=1_000),
     "purged": lambda here: here.tenants.purge(TENANT, dry_run=False),
-    "extensions done": lambda here: here.claims.complete(TENANT, b"d" * 16, b"c" * 16, {}),
+    "extensions done": lambda here: here.claims.complete(TENANT, b"d" * 16, claim=b"c" * 16, metadata={}),
     "get_decision": lambda here: read(here, lambda d: here.decisions.remembered(TENANT, name_in(d))),
     "final result left over": lambda here: read(here, lambda d: here.tasks.final_results([task_id(d)])),
     "usage left over": lambda here: read(here, lambda _: here.tasks.usage_waiting(10)),
 }
 NOT_TOLD: dict[str, Callable[[Alone], Awaitable[object]]] = {
     "policies read": lambda here: here.policies.load(TENANT),
-    "claimed": lambda here: here.tasks.claim(1_000, 10),
+    "claimed": lambda here: here.tasks.claim(1_000, maximum=10),
     "note": lambda here: here.tasks.move([], replicated=False),
     "purge counted": lambda here: here.tenants.purge(TENANT, dry_run=True),
     "use of a role": lambda here: here.levers.role_used(BY, "get_extension_health", None, "done"),
@@ -127,10 +129,10 @@ async def test_what_is_told_to_nobody_waits_for_nobody(alone: Alone, what: str) 
 async def test_while_replicas_are_away_nothing_more_is_executed(alone: Alone) -> None:
     """A redelivery every second would write a note into the audit log every second."""
     with pytest.raises(NotReplicated, match=r"apply_policy was executed, but not confirmed by 1 replicas in time"):
-        await alone.policies.apply(TENANT, "p", DOCUMENT, expect_revision=0, by=BY)
+        await alone.policies.apply(TENANT, policy_id="p", document=DOCUMENT, expect_revision=0, by=BY)
     for _ in range(3):
         with pytest.raises(StoreUnavailable, match="ROUTER_WAIT_REPLICAS"):
-            await alone.policies.apply(TENANT, "p", DOCUMENT, expect_revision=1, by=BY)
+            await alone.policies.apply(TENANT, policy_id="p", document=DOCUMENT, expect_revision=1, by=BY)
         await asyncio.sleep(2 * SHORT_MS / 1000)  # until replicas are asked again
     stored = await alone.policies.load(TENANT)
     assert stored is not None
@@ -138,7 +140,9 @@ async def test_while_replicas_are_away_nothing_more_is_executed(alone: Alone) ->
     reported: list[str] = []
     replicas = Replicas(alone.nodes, 1, wait_ms=SHORT_MS, on_unconfirmed=reported.append)
     with pytest.raises(NotReplicated):
-        await RedisPolicies(alone.nodes, alone.keys, replicas=replicas).delete(TENANT, "p", expect_revision=1, by=BY)
+        await RedisPolicies(alone.nodes, alone.keys, replicas=replicas).delete(
+            TENANT, policy_id="p", expect_revision=1, by=BY
+        )
     await asyncio.sleep(2 * SHORT_MS / 1000)
     with pytest.raises(StoreUnavailable):
         await replicas.confirm([alone.keys.acts])
@@ -162,7 +166,9 @@ async def test_without_the_setting_nothing_is_added(redis_url: str) -> None:
     nodes = Counted(redis_url)
     keys = fresh_keys()
     replicas = Replicas(nodes)
-    await RedisPolicies(nodes, keys, replicas=replicas).apply(TENANT, "p", DOCUMENT, expect_revision=0)
+    await RedisPolicies(nodes, keys, replicas=replicas).apply(
+        TENANT, policy_id="p", document=DOCUMENT, expect_revision=0
+    )
     await replicas.confirm([keys.acts])
     assert nodes.calls == 1
     assert await nodes.call("EXISTS", marker_beside(keys.tenant(TENANT).head)) == 0

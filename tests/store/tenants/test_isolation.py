@@ -19,7 +19,7 @@ from router.store.tenants.walk import RedisTenants
 from router.usecases.admin.purge import Purger
 from tests.store.harness import MINUTE, START_MS, Ask, Store, head, policy, request, undispatched
 
-BY = Actor("alice")
+BY = Actor(principal="alice")
 STORED = policy(
     provider("a", priority=2, max_concurrency=2),
     provider("b", priority=1),
@@ -101,11 +101,11 @@ class World:
                 )
                 return [repr(store.settle(move))]
             case "drain" | "enable":
-                return [await store.levers.drain(tenant, "a", on=step.act == "drain", by=BY)]
+                return [await store.levers.drain(tenant, provider="a", on=step.act == "drain", by=BY)]
             case "force":
-                return [await store.levers.force_open(tenant, "b", by=BY)]
+                return [await store.levers.force_open(tenant, provider="b", by=BY)]
             case "reset":
-                return [await store.levers.reset_breaker(tenant, "b", by=BY)]
+                return [await store.levers.reset_breaker(tenant, provider="b", by=BY)]
             case "off" | "on":
                 return [await store.levers.switch(tenant, on=step.act == "on", by=BY)]
             case "forget":

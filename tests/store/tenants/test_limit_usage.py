@@ -82,13 +82,13 @@ async def test_breakers_are_told_by_state(store: Store) -> None:
     store.client.set(store.of(tenant).head, head(levers={provider_entry("c"): 7, provider_entry("b"): 6}))
     for name in "ab":
         fail(store, tenant, name)
-    assert await stand(store, tenant) == LimitUsage(2, 0, 1, ())
+    assert await stand(store, tenant) == LimitUsage(open=2, half_open=0, forced=1, used=())
     store.now += MINUTE
     assert isinstance(store.one(request(tenant, "trial"), policy("a", breaker=FRAGILE)), Admitted)
     fail(store, tenant, "b")
-    assert await stand(store, tenant) == LimitUsage(1, 1, 1, ())
+    assert await stand(store, tenant) == LimitUsage(open=1, half_open=1, forced=1, used=())
     fail(store, tenant, "c")
-    assert await stand(store, tenant) == LimitUsage(1, 1, 1, ())
+    assert await stand(store, tenant) == LimitUsage(open=1, half_open=1, forced=1, used=())
 
 
 async def test_an_open_breaker_that_is_due_for_a_probe_counts_as_half_open(store: Store) -> None:
@@ -96,11 +96,11 @@ async def test_an_open_breaker_that_is_due_for_a_probe_counts_as_half_open(store
     tenant = store.tenant()
     fail(store, tenant, "a")
     store.now += MINUTE - 1
-    assert await stand(store, tenant) == LimitUsage(1, 0, 0, ())
+    assert await stand(store, tenant) == LimitUsage(open=1, half_open=0, forced=0, used=())
     store.now += 1
-    assert await stand(store, tenant) == LimitUsage(0, 1, 0, ())
+    assert await stand(store, tenant) == LimitUsage(open=0, half_open=1, forced=0, used=())
     store.now += 60 * MINUTE
-    assert await stand(store, tenant) == LimitUsage(0, 1, 0, ())
+    assert await stand(store, tenant) == LimitUsage(open=0, half_open=1, forced=0, used=())
 
 
 async def test_a_breaker_that_has_run_out_is_not_counted(store: Store) -> None:
@@ -110,7 +110,7 @@ async def test_a_breaker_that_has_run_out_is_not_counted(store: Store) -> None:
     assert isinstance(store.one(request(tenant, "1"), long), Admitted)
     fail(store, tenant, "a")
     store.now += 25 * 60 * MINUTE
-    assert await stand(store, tenant, long) == LimitUsage(0, 0, 0, (1,))
+    assert await stand(store, tenant, long) == LimitUsage(open=0, half_open=0, forced=0, used=(1,))
 
 
 async def test_what_cannot_be_read_hides_no_other(store: Store) -> None:
@@ -120,7 +120,11 @@ async def test_what_cannot_be_read_hides_no_other(store: Store) -> None:
     assert isinstance(store.one(request(good, "1"), p), Admitted)
     store.client.set(store.of(bad).state, b"\x09\x01damaged")
     found = await measured(store).measure([(t, counters(t, p)) for t in (bad, good, store.tenant())])
-    assert found == [None, LimitUsage(0, 0, 0, (1,)), LimitUsage(0, 0, 0, (0,))]
+    assert found == [
+        None,
+        LimitUsage(open=0, half_open=0, forced=0, used=(1,)),
+        LimitUsage(open=0, half_open=0, forced=0, used=(0,)),
+    ]
 
 
 async def test_many_tenants_take_several_calls(store: Store) -> None:
@@ -130,7 +134,7 @@ async def test_many_tenants_take_several_calls(store: Store) -> None:
     for n, tenant in enumerate(tenants):
         store.decide(*[Ask(request(tenant, str(i)), p) for i in range(n % 5)])
     found = await measured(store).measure([(t, counters(t, p)) for t in tenants])
-    assert found == [LimitUsage(0, 0, 0, (n % 5,)) for n in range(len(tenants))]
+    assert found == [LimitUsage(open=0, half_open=0, forced=0, used=(n % 5,)) for n in range(len(tenants))]
 
 
 async def test_a_look_changes_nothing(store: Store) -> None:

@@ -155,7 +155,9 @@ async def test_a_purged_tenant_is_off_until_it_is_enabled(store: Store, store_no
     """A policy that is written again makes it a tenant, switched off, whose head has no life time any more."""
     tenant, _ = await filled(store, store_nodes)
     await purger(store, store_nodes).purge(tenant, confirm=tenant)
-    await RedisPolicies(store_nodes, store.keys).apply(tenant, "default", DOCUMENT, expect_revision=0)
+    await RedisPolicies(store_nodes, store.keys).apply(
+        tenant, policy_id="default", document=DOCUMENT, expect_revision=0
+    )
     head = store.of(tenant).head
     assert int(store.client.pttl(head)) == -1
     raw = store.value(head)

@@ -77,15 +77,15 @@ class MemoryLevers:
         self.reads = 0
         self.pages: list[str] = []
 
-    async def drain(self, tenant_id: str, provider: str, *, on: bool, by: Actor, why: str | None = None) -> ActOutcome:
+    async def drain(self, tenant_id: str, *, provider: str, on: bool, by: Actor, why: str | None = None) -> ActOutcome:
         """Remember."""
         return self._pulled(f"drain {provider} {on}", by)
 
-    async def force_open(self, tenant_id: str, provider: str, *, by: Actor, why: str | None = None) -> ActOutcome:
+    async def force_open(self, tenant_id: str, *, provider: str, by: Actor, why: str | None = None) -> ActOutcome:
         """Remember."""
         return self._pulled(f"force {provider}", by)
 
-    async def reset_breaker(self, tenant_id: str, provider: str, *, by: Actor, why: str | None = None) -> ActOutcome:
+    async def reset_breaker(self, tenant_id: str, *, provider: str, by: Actor, why: str | None = None) -> ActOutcome:
         """Remember."""
         return self._pulled(f"reset {provider}", by)
 
@@ -141,7 +141,9 @@ class MemoryTenants:
 
     async def contents(self, tenant_id: str) -> TenantContents:
         """One key."""
-        return TenantContents([KindCensus("head", 1, 100)], audit_entries=0, open_tasks={}, whole=True)
+        return TenantContents(
+            [KindCensus(kind="head", keys=1, size_bytes=100)], audit_entries=0, open_tasks={}, whole=True
+        )
 
     async def end(self, tenant_id: str, *, keep_ms: int) -> int | None:
         """It is unknown already."""
@@ -204,7 +206,7 @@ class Surface:
 async def surface() -> Surface:
     """Tenant acme with provider a; reading asks for a token."""
     surface = Surface()
-    await surface.store.apply("acme", "default", ONE, expect_revision=0)
+    await surface.store.apply("acme", policy_id="default", document=ONE, expect_revision=0)
     return surface
 
 
@@ -252,7 +254,7 @@ class ReadFields(dict[str, Any]):
 async def test_an_act_reads_the_fields_that_it_declares(surface: Surface, act: Act) -> None:
     """The reference is made of the declared fields. A dry run decodes its payload with the whole request."""
     body = ReadFields(BODY)
-    await act.run(surface.services, ActFields(body, act.fields), Actor("dora"))
+    await act.run(surface.services, ActFields(body, act.fields), Actor(principal="dora"))
     assert body.read | ({"payload"} if act.name == "dry_run_pipeline" else set()) == set(act.fields)
 
 
@@ -266,7 +268,7 @@ def test_a_field_that_is_not_declared_cannot_be_read() -> None:
 async def test_open_reading_opens_only_the_four(act: str) -> None:
     """ROUTER_ADMIN_NATS_READ=open is for clients that send no headers; all else asks for a token still."""
     surface = Surface(open_reading=True)
-    await surface.store.apply("acme", "default", ONE, expect_revision=0)
+    await surface.store.apply("acme", policy_id="default", document=ONE, expect_revision=0)
     assert (await surface.act(act))["ok"] is (act in READINGS)
 
 
@@ -279,7 +281,7 @@ async def test_a_token_that_is_nearly_right_is_wrong(surface: Surface, token: st
 async def test_an_act_is_done_in_the_name_of_its_principal(surface: Surface) -> None:
     """Principal, role and trace go with the act, and what the role was used for is recorded."""
     assert (await surface.act("drain_provider", SECRET_OF_DORA, trace_id="trace-9")) == {"ok": True, "changed": True}
-    dora = Actor("dora", "operator", "trace-9")
+    dora = Actor(principal="dora", role="operator", trace_id="trace-9")
     assert surface.levers.done == [("drain a True", dora)]
     assert surface.levers.roles == [(dora, "drain_provider", "acme", "done")]
 
@@ -288,7 +290,7 @@ async def test_a_role_that_is_too_low_is_recorded(surface: Surface) -> None:
     """The refusal says which role it needs; the record who tried."""
     error = (await surface.act("upsert_policy", SECRET_OF_DORA))["error"]
     assert error["details"] == {"role": "operator", "needs_role": "admin"}
-    assert surface.levers.roles == [(Actor("dora", "operator"), "upsert_policy", "acme", "forbidden")]
+    assert surface.levers.roles == [(Actor(principal="dora", role="operator"), "upsert_policy", "acme", "forbidden")]
 
 
 async def test_nobody_is_not_recorded_but_counted(surface: Surface) -> None:
@@ -454,7 +456,7 @@ async def test_a_role_that_may_not_read_gets_no_shared_answer() -> None:
 async def test_reads_above_the_rate_are_overload_and_changes_are_not(surface: Surface) -> None:
     """At two reads in five seconds: the second of a moment is refused with a time, and a lever works."""
     surface = Surface(bounds=ReadBounds(per_s=0.4))
-    await surface.store.apply("acme", "default", ONE, expect_revision=0)
+    await surface.store.apply("acme", policy_id="default", document=ONE, expect_revision=0)
     viewer = SECRETS[Role.VIEWER]
     assert (await surface.act("list_providers", viewer, {"tenant_id": "acme"}))["ok"]
     error = (await surface.act("list_providers", viewer, {"tenant_id": "acme"}))["error"]

@@ -65,7 +65,7 @@ class World:
     async def written(self) -> list[object]:
         """Whose are in the log, oldest first."""
         await self.deferred.drained()
-        return [e.details["request_id"] for e in await RedisAudit(self.keys, self.nodes).after("acme", "0-0")]
+        return [e.details["request_id"] for e in await RedisAudit(self.keys, self.nodes).after("acme", last="0-0")]
 
     def waiting(self) -> float | None:
         """What the metric says."""

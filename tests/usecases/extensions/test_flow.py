@@ -193,7 +193,7 @@ class World:
         assert decided.decision.metadata == {"by": "sign"}
         holders = await self.pod.nodes.call("ZRANGE", keys.lease(EXTENDED.policy.providers[0].entry), 0, -1)
         assert holders == [decision]
-        entries = await RedisAudit(self.pod.keys, self.pod.nodes).after(asked.tenant_id, "0-0")
+        entries = await RedisAudit(self.pod.keys, self.pod.nodes).after(asked.tenant_id, last="0-0")
         actions = [e.action for e in entries]
         assert actions.count("decision.made") == 1 + actions.count("result.settled")
         if asked.push_assignment:

@@ -12,12 +12,16 @@ class RecordedAlerts:
         self.resolved: list[str] = []
         self.events: list[tuple[Condition, str]] = []
 
-    def raise_(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
+    def raise_(
+        self, condition: Condition, scope: str, *, message: str = "", metadata: JsonObject | None = None
+    ) -> None:
         self.open.add(condition)
 
     def resolve(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
         self.open.discard(condition)
         self.resolved.append(scope)
 
-    def occurred(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
+    def occurred(
+        self, condition: Condition, scope: str, *, message: str = "", metadata: JsonObject | None = None
+    ) -> None:
         self.events.append((condition, scope))

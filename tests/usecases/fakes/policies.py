@@ -63,9 +63,9 @@ class MemoryPolicies:
     async def apply(
         self,
         tenant_id: str,
+        *,
         policy_id: str,
         document: bytes,
-        *,
         expect_revision: int | None,
         expect_tenant: int | None = None,
         by: Actor = ROUTER,
@@ -86,7 +86,7 @@ class MemoryPolicies:
         self.pasts.setdefault((tenant_id, policy_id), []).insert(0, past)
         return revision
 
-    async def delete(self, tenant_id: str, policy_id: str, *, expect_revision: int | None, by: Actor = ROUTER) -> int:
+    async def delete(self, tenant_id: str, *, policy_id: str, expect_revision: int | None, by: Actor = ROUTER) -> int:
         """Compare and delete."""
         self._answer()
         policies = self.tenants.get(tenant_id, {})
@@ -99,7 +99,7 @@ class MemoryPolicies:
         self.pasts[tenant_id, policy_id].insert(0, past)
         return revision
 
-    async def history(self, tenant_id: str, policy_id: str) -> tuple[HistoryEntry, ...]:
+    async def history(self, tenant_id: str, *, policy_id: str) -> tuple[HistoryEntry, ...]:
         """All that was written."""
         self._answer()
         return tuple(self.pasts.get((tenant_id, policy_id), ()))

@@ -194,7 +194,7 @@ class World:
 
     async def audit(self) -> list[AuditEntry]:
         """The audit log, oldest first."""
-        return await RedisAudit(self.pod.keys, self.pod.nodes).after(TENANT, "0-0", maximum=1_000)
+        return await RedisAudit(self.pod.keys, self.pod.nodes).after(TENANT, last="0-0", maximum=1_000)
 
     async def actions(self) -> list[str]:
         """What the audit says."""

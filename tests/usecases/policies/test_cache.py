@@ -220,7 +220,7 @@ async def test_an_announcement_of_a_stranger_costs_nothing(world: World) -> None
 async def test_the_last_policy_deleted(world: World) -> None:
     """A reload that finds nothing drops the tenant."""
     await world.cached()
-    await world.store.delete("acme", "default", expect_revision=None)
+    await world.store.delete("acme", policy_id="default", expect_revision=None)
     world.cache.observe("acme", world.store.stamp("acme"))
     await world.cache.settled()
     assert world.cache.get("acme") is None
@@ -294,10 +294,10 @@ async def test_a_policy_of_a_newer_language_keeps_its_last_content() -> None:
     store = MemoryPolicies()
     left_out: set[str] = set()
     cache = PolicyCache(store, HeardCache(), clock=lambda: 0.0, unreadable=lambda _: frozenset(left_out))
-    await store.apply("acme", "default", ONE, expect_revision=None)
+    await store.apply("acme", policy_id="default", document=ONE, expect_revision=None)
     await cache.load("acme")
-    await store.delete("acme", "default", expect_revision=None)
-    await store.apply("acme", "other", TWO, expect_revision=None)
+    await store.delete("acme", policy_id="default", expect_revision=None)
+    await store.apply("acme", policy_id="other", document=TWO, expect_revision=None)
     left_out.add("default")
     found = await cache.load("acme")
     assert found is not None
@@ -335,7 +335,7 @@ async def test_the_size_counts_documents(world: World) -> None:
     """A tenant with more policies is estimated larger, and the report has the sum."""
     await world.cached()
     small = world.cache.size_bytes
-    await world.store.apply("acme", "other", TWO, expect_revision=None)
+    await world.store.apply("acme", policy_id="other", document=TWO, expect_revision=None)
     found = await world.cache.load("acme")
     assert found is not None
     assert world.cache.size_bytes == size_of(found) > small

@@ -27,7 +27,7 @@ class World:
 
     async def apply(self, document: bytes, **how: object) -> list[str]:
         """Apply acme's default policy; the changes as text."""
-        published = await self.publisher.apply("acme", "default", document, **how)  # type: ignore[arg-type]
+        published = await self.publisher.apply("acme", policy_id="default", document=document, **how)  # type: ignore[arg-type]
         return [str(c) for c in published.changes]
 
 
@@ -57,7 +57,7 @@ async def test_changes_name_providers_weights_and_limits(world: World) -> None:
 async def test_what_is_written_is_canonical(world: World) -> None:
     """An old form is stored in the present one."""
     await world.apply(b'{"weights":{"a":1}}')
-    record = await world.publisher.show("acme", "default")
+    record = await world.publisher.show("acme", policy_id="default")
     assert record is not None
     assert record.document == ONE
 
@@ -65,7 +65,7 @@ async def test_what_is_written_is_canonical(world: World) -> None:
 async def test_the_same_content_is_not_written_again(world: World) -> None:
     """Neither revision nor announcement; the answer says so."""
     await world.apply(ONE)
-    again = await world.publisher.apply("acme", "default", b'{"weights":{"a":100}}')
+    again = await world.publisher.apply("acme", policy_id="default", document=b'{"weights":{"a":100}}')
     assert (again.changed, again.revision, again.changes) == (False, 1, ())
     assert world.store.writes == 1
     assert len(world.heard.announced) == 1
@@ -74,7 +74,7 @@ async def test_the_same_content_is_not_written_again(world: World) -> None:
 async def test_a_dry_run_changes_nothing(world: World) -> None:
     """It tells the changes and writes nothing."""
     await world.apply(ONE)
-    dry = await world.publisher.apply("acme", "default", TWO, dry_run=True)
+    dry = await world.publisher.apply("acme", policy_id="default", document=TWO, dry_run=True)
     assert (dry.changed, dry.dry_run, dry.revision, len(dry.changes)) == (True, True, 1, 2)
     assert world.store.writes == 1
 
@@ -84,7 +84,7 @@ async def test_an_expectation_that_does_not_hold(world: World) -> None:
     await world.apply(ONE)
     for dry_run in (True, False):
         with pytest.raises(RevisionConflict) as lost:
-            await world.publisher.apply("acme", "default", TWO, expect_revision=7, dry_run=dry_run)
+            await world.publisher.apply("acme", policy_id="default", document=TWO, expect_revision=7, dry_run=dry_run)
         assert lost.value.current == 1
     assert world.store.writes == 1
 
@@ -97,7 +97,7 @@ async def test_without_expectation_a_lost_race_is_tried_again(world: World, monk
     async def raced(tenant_id: str) -> object:
         found = await records(tenant_id)
         monkeypatch.setattr(world.store, "records", records)
-        await world.store.apply("acme", "default", TWO, expect_revision=None)
+        await world.store.apply("acme", policy_id="default", document=TWO, expect_revision=None)
         return found
 
     monkeypatch.setattr(world.store, "records", raced)
@@ -114,30 +114,30 @@ async def test_bad_documents_and_bad_names_are_refused(world: World) -> None:
     with pytest.raises(InvalidInput, match="providers: is required"):
         await world.apply(b"{}")
     with pytest.raises(InvalidInput, match=r"tenant_id: 'a b' is not a valid id .*policy_id: '' is not"):
-        await world.publisher.apply("a b", "", ONE)
+        await world.publisher.apply("a b", policy_id="", document=ONE)
     assert world.store.writes == 0
 
 
 async def test_delete(world: World) -> None:
     """A deleted policy is gone and announced; a second delete has nothing to delete."""
     await world.apply(ONE)
-    gone = await world.publisher.delete("acme", "default")
+    gone = await world.publisher.delete("acme", policy_id="default")
     assert (gone.revision, len(gone.changes)) == (2, 2)
     assert world.heard.announced == [("acme", 1), ("acme", 2)]
-    assert await world.publisher.show("acme", "default") is None
+    assert await world.publisher.show("acme", policy_id="default") is None
     with pytest.raises(RevisionConflict):
-        await world.publisher.delete("acme", "default")
+        await world.publisher.delete("acme", policy_id="default")
 
 
 async def test_roll_back(world: World) -> None:
     """What the policy was is written as a new revision, announced, with the changes that this means."""
     await world.apply(ONE)
     await world.apply(TWO)
-    back = await world.publisher.rollback("acme", "default", 1)
+    back = await world.publisher.rollback("acme", policy_id="default", revision=1)
     assert (back.revision, back.changed) == (3, True)
     assert [str(c) for c in back.changes] == ["+ providers[a]: weight 100", "- providers[b]: weight 100"]
     assert world.heard.announced[-1] == ("acme", 3)
-    past = await world.publisher.history("acme", "default")
+    past = await world.publisher.history("acme", policy_id="default")
     assert [(p.revision, p.act, p.restores) for p in past] == [
         (3, "rolled_back", 1),
         (2, "applied", None),
@@ -148,23 +148,23 @@ async def test_roll_back(world: World) -> None:
 async def test_roll_back_brings_a_deleted_policy_back(world: World) -> None:
     """The history outlives the policy; the delete itself is nothing to go back to."""
     await world.apply(ONE)
-    await world.publisher.delete("acme", "default")
+    await world.publisher.delete("acme", policy_id="default")
     with pytest.raises(InvalidInput, match=r"revision: 2 is where the policy was deleted \(there are: 1\)"):
-        await world.publisher.rollback("acme", "default", 2)
-    assert (await world.publisher.rollback("acme", "default", 1)).revision == 3
-    assert await world.publisher.show("acme", "default") is not None
+        await world.publisher.rollback("acme", policy_id="default", revision=2)
+    assert (await world.publisher.rollback("acme", policy_id="default", revision=1)).revision == 3
+    assert await world.publisher.show("acme", policy_id="default") is not None
 
 
 async def test_roll_back_to_what_is_there(world: World) -> None:
     """Nothing is written when the policy says the same already, nor in a dry run, nor for an unknown revision."""
     await world.apply(ONE)
-    assert not (await world.publisher.rollback("acme", "default", 1)).changed
+    assert not (await world.publisher.rollback("acme", policy_id="default", revision=1)).changed
     await world.apply(TWO)
-    assert (await world.publisher.rollback("acme", "default", 1, dry_run=True)).changed
+    assert (await world.publisher.rollback("acme", policy_id="default", revision=1, dry_run=True)).changed
     with pytest.raises(InvalidInput, match=r"revision: 9 is not in the history \(there are: 2, 1\)"):
-        await world.publisher.rollback("acme", "default", 9)
+        await world.publisher.rollback("acme", policy_id="default", revision=9)
     with pytest.raises(RevisionConflict):
-        await world.publisher.rollback("acme", "default", 1, expect_revision=1)
+        await world.publisher.rollback("acme", policy_id="default", revision=1, expect_revision=1)
     assert world.store.writes == 2
 
 
@@ -176,18 +176,18 @@ async def test_another_policy_written_meanwhile_is_no_conflict(world: World, mon
     async def raced(tenant_id: str) -> object:
         found = await records(tenant_id)
         monkeypatch.setattr(world.store, "records", records)
-        await world.store.apply("acme", "other", TWO, expect_revision=None)
+        await world.store.apply("acme", policy_id="other", document=TWO, expect_revision=None)
         return found
 
     monkeypatch.setattr(world.store, "records", raced)
-    done = await world.publisher.apply("acme", "default", TWO, expect_revision=1)
+    done = await world.publisher.apply("acme", policy_id="default", document=TWO, expect_revision=1)
     assert (done.changed, done.revision) == (True, 3)
 
 
 async def test_list(world: World) -> None:
     """All policies of the tenant, and nobody else's."""
     await world.apply(ONE)
-    await world.publisher.apply("globex", "default", TWO)
+    await world.publisher.apply("globex", policy_id="default", document=TWO)
     listed = await world.publisher.list("acme")
     assert [(r.policy_id, r.revision) for r in listed.records] == [("default", 1)]
 
@@ -196,12 +196,12 @@ def test_the_order_of_providers_is_no_change() -> None:
     """Candidates are ordered by hash, so the order in the document means nothing."""
     a: JsonObject = {"name": "a", "weight": 1}
     b: JsonObject = {"name": "b", "weight": 2}
-    assert diff({"providers": [a, b]}, {"providers": [b, a]}) == ()
+    assert diff({"providers": [a, b]}, after={"providers": [b, a]}) == ()
 
 
 def test_the_order_of_fallbacks_is_a_change() -> None:
     """The first rule that matches counts, so they are compared as a whole."""
     a: JsonObject = {"to": "a"}
     b: JsonObject = {"to": "b"}
-    changes = diff({"fallbacks": [a, b]}, {"fallbacks": [b, a]})
+    changes = diff({"fallbacks": [a, b]}, after={"fallbacks": [b, a]})
     assert [c.path for c in changes] == ["fallbacks"]

@@ -31,7 +31,7 @@ class World:
     async def apply(self, policy_id: str, data: bytes, **quotas: int) -> None:
         """Apply under these quotas."""
         publisher = PolicyPublisher(self.store, HeardSeed(), quotas=Quotas(**quotas))
-        await publisher.apply("acme", policy_id, data)
+        await publisher.apply("acme", policy_id=policy_id, document=data)
 
 
 @pytest.fixture
@@ -76,6 +76,8 @@ async def test_a_tenant_above_a_lowered_quota_can_shrink(world: World) -> None:
 
 async def test_another_tenant_s_policies_do_not_count(world: World) -> None:
     """Quotas are a tenant's own."""
-    await PolicyPublisher(world.store, HeardSeed(), quotas=Quotas(policies=1)).apply("globex", "one", document("z"))
+    await PolicyPublisher(world.store, HeardSeed(), quotas=Quotas(policies=1)).apply(
+        "globex", policy_id="one", document=document("z")
+    )
     await world.apply("one", document("a"), policies=1, providers=1)
     assert world.store.writes == 2

@@ -100,7 +100,7 @@ async def test_a_mounted_config_map(world: World) -> None:
 async def test_what_is_there_is_not_touched(world: World) -> None:
     """A policy that somebody applied before the first pod booted stays."""
     world.file("acme/default.json")
-    await world.store.apply("acme", "default", TWO, expect_revision=None)
+    await world.store.apply("acme", policy_id="default", document=TWO, expect_revision=None)
     await world.guard.check()
     assert world.documents() == {"default": TWO}
     assert world.heard.seeds[0].kept == ("acme/default.json",)
@@ -152,7 +152,7 @@ async def test_a_seeded_store_is_left_alone(world: World) -> None:
     """A second pod, or a second look, writes nothing; nor does a policy that was deleted come back."""
     world.file("acme/default.json")
     await world.guard.check()
-    await world.store.delete("acme", "default", expect_revision=None)
+    await world.store.delete("acme", policy_id="default", expect_revision=None)
     await world.guard.check()
     await world.pod().check()
     assert world.documents() == {}
@@ -246,8 +246,8 @@ async def test_redis_wins(world: World) -> None:
 
 async def test_files_win_at_boot(files_win: World) -> None:
     """Whatever differs is overwritten; what has no file stays."""
-    await files_win.store.apply("acme", "default", TWO, expect_revision=None)
-    await files_win.store.apply("acme", "own", TWO, expect_revision=None)
+    await files_win.store.apply("acme", policy_id="default", document=TWO, expect_revision=None)
+    await files_win.store.apply("acme", policy_id="own", document=TWO, expect_revision=None)
     await files_win.store.mark_seeded()
     files_win.store.meta = True
     files_win.file("acme/default.json")
@@ -260,7 +260,7 @@ async def test_files_win_when_they_change(files_win: World) -> None:
     files_win.file("acme/default.json")
     files_win.file("acme/other.json")
     await files_win.guard.check()
-    await files_win.store.apply("acme", "other", TWO, expect_revision=None)
+    await files_win.store.apply("acme", policy_id="other", document=TWO, expect_revision=None)
     files_win.file("acme/default.json", TWO)
     await files_win.guard.check()
     assert files_win.documents() == {"default": TWO, "other": TWO}
@@ -279,8 +279,8 @@ async def test_pods_that_enforce_together(files_win: World, monkeypatch: pytest.
     async def raced(tenant_id: str) -> object:
         found = await records(tenant_id)
         monkeypatch.setattr(files_win.store, "records", records)
-        await files_win.store.apply("acme", "default", TWO, expect_revision=None)
-        await files_win.store.apply("acme", "other", THREE, expect_revision=None)
+        await files_win.store.apply("acme", policy_id="default", document=TWO, expect_revision=None)
+        await files_win.store.apply("acme", policy_id="other", document=THREE, expect_revision=None)
         return found
 
     monkeypatch.setattr(files_win.store, "records", raced)

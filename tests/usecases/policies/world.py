@@ -17,7 +17,7 @@ class World:
 
     async def apply(self, tenant: str = "acme", document: bytes = ONE) -> None:
         """Write the tenant's default policy."""
-        await self.store.apply(tenant, "default", document, expect_revision=None)
+        await self.store.apply(tenant, policy_id="default", document=document, expect_revision=None)
 
     async def cached(self, tenant: str = "acme", document: bytes = ONE) -> None:
         """Write and load."""

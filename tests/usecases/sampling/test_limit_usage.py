@@ -68,9 +68,9 @@ class Pod:
 async def test_the_fullest_limit_of_a_kind_is_told() -> None:
     """Of all tenants that share a label; a tenant of ROUTER_METRICS_TENANTS has its own."""
     pod = Pod(
-        acme=LimitUsage(0, 0, 0, (2, 50, 100)),
-        globex=LimitUsage(0, 0, 0, (9, 1, 10)),
-        x=LimitUsage(0, 0, 0, (0, 95, 20)),
+        acme=LimitUsage(open=0, half_open=0, forced=0, used=(2, 50, 100)),
+        globex=LimitUsage(open=0, half_open=0, forced=0, used=(9, 1, 10)),
+        x=LimitUsage(open=0, half_open=0, forced=0, used=(0, 95, 20)),
     )
     await pod.measure.poll()
     assert pod.full("tenant", "requests", "acme") == 0.5
@@ -83,14 +83,18 @@ async def test_the_fullest_limit_of_a_kind_is_told() -> None:
 
 async def test_breakers_add_up_over_tenants() -> None:
     """By state; a tenant that cannot be read is left out."""
-    pod = Pod(a=LimitUsage(2, 0, 1, (0, 0, 0)), b=None, c=LimitUsage(1, 1, 0, (0, 0, 0)))
+    pod = Pod(
+        a=LimitUsage(open=2, half_open=0, forced=1, used=(0, 0, 0)),
+        b=None,
+        c=LimitUsage(open=1, half_open=1, forced=0, used=(0, 0, 0)),
+    )
     await pod.measure.poll()
     assert [pod.read("breakers", state=s) for s in ("open", "half_open", "forced")] == [3, 1, 1]
 
 
 async def test_a_tenant_without_a_label_of_its_own_in_the_baseline() -> None:
     """The gate takes tenants' labels away; what was told under one is told as empty."""
-    pod = Pod(acme=LimitUsage(0, 0, 0, (9, 0, 0)))
+    pod = Pod(acme=LimitUsage(open=0, half_open=0, forced=0, used=(9, 0, 0)))
     pod.telemetry.decisions.per_tenant(True)
     await pod.measure.poll()
     pod.telemetry.decisions.per_tenant(False)
@@ -100,7 +104,7 @@ async def test_a_tenant_without_a_label_of_its_own_in_the_baseline() -> None:
 
 async def test_what_is_over_is_told_as_over() -> None:
     """A limit that nobody fills any more, and tenants that have left, do not stay as they were."""
-    pod = Pod(a=LimitUsage(3, 0, 0, (10, 0, 0)))
+    pod = Pod(a=LimitUsage(open=3, half_open=0, forced=0, used=(10, 0, 0)))
     await pod.measure.poll()
     pod.store.standings = {}
     await pod.measure.poll()
@@ -111,7 +115,7 @@ async def test_what_is_over_is_told_as_over() -> None:
 
 async def test_who_leads_no_more_tells_nothing_more() -> None:
     """Else what was is told beside what is."""
-    pod = Pod(a=LimitUsage(3, 0, 0, (10, 0, 0)))
+    pod = Pod(a=LimitUsage(open=3, half_open=0, forced=0, used=(10, 0, 0)))
     await pod.measure.poll()
     pod.leads = False
     await pod.measure.poll()
@@ -120,7 +124,7 @@ async def test_who_leads_no_more_tells_nothing_more() -> None:
 
 async def test_what_was_told_stays_while_the_store_is_away() -> None:
     """An outage is no recovery of a breaker."""
-    pod = Pod(a=LimitUsage(3, 0, 0, (10, 0, 0)))
+    pod = Pod(a=LimitUsage(open=3, half_open=0, forced=0, used=(10, 0, 0)))
     await pod.measure.poll()
     pod.store.away = True
     with pytest.raises(StoreError):
@@ -130,7 +134,7 @@ async def test_what_was_told_stays_while_the_store_is_away() -> None:
 
 async def test_many_tenants_are_looked_at_in_parts() -> None:
     """So that neither the pod nor Redis is held up."""
-    pod = Pod(**{f"t{i}": LimitUsage(1, 0, 0, (0, 0, 0)) for i in range(3 * AT_ONCE)})
+    pod = Pod(**{f"t{i}": LimitUsage(open=1, half_open=0, forced=0, used=(0, 0, 0)) for i in range(3 * AT_ONCE)})
     await pod.measure.poll()
     assert pod.store.max_at_once == AT_ONCE
     assert pod.read("breakers", state="open") == 3 * AT_ONCE

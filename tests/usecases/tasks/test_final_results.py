@@ -162,7 +162,7 @@ async def test_a_pod_without_nats_claims_nothing(world: Callable[[], Any], monke
     for _ in range(10):
         await asyncio.wait_for(asked.acquire(), 5)
     running.cancel()
-    assert (await here.tasks.claim(0, 10)).task_ids == (task,)
+    assert (await here.tasks.claim(0, maximum=10)).task_ids == (task,)
 
 
 async def test_a_large_output_is_told_whole_and_kept_without(world: Callable[[], Any]) -> None:

@@ -72,7 +72,7 @@ class Room:
         """See above."""
         raise NotImplementedError
 
-    async def claim(self, lease_ms: int, maximum: int) -> Claimed:
+    async def claim(self, lease_ms: int, *, maximum: int) -> Claimed:
         """See above."""
         raise NotImplementedError
 

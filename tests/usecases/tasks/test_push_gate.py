@@ -70,7 +70,7 @@ def test_a_pod_that_receives_no_results_pushes_nothing() -> None:
 def test_a_stream_of_results_that_stores_nothing_stops_all_pushes() -> None:
     """Without probes by pushes: each would run and time out. The reason says what to do when nobody answers."""
     room = Room()
-    room.gate.refusing("RESULT", "no ack")
+    room.gate.refusing("RESULT", words="no ack")
     for _ in range(5):
         room.now_s += 1
         for subject in (None, "caf.exec.gpu", "caf.exec.elsewhere"):
@@ -89,7 +89,7 @@ def test_one_stream_for_work_and_results_is_probed_by_pushes() -> None:
     """Somebody else's stream over all subjects: one push a second goes through, as for any refusing stream."""
     alerts, now_s = RecordedAlerts(), [100.0]
     gate = PushGate(alerts, lambda _subject: "CAF", lambda _reason: None, lambda: now_s[0])
-    gate.refusing("CAF", "no space")
+    gate.refusing("CAF", words="no space")
     admitted = 0
     for tenth in range(1, 31):
         now_s[0] = 100 + tenth / 10
@@ -101,7 +101,7 @@ def test_the_reason_of_a_refusing_stream_is_kept_while_it_refuses() -> None:
     """For those who report a part of the pod as off."""
     room = Room()
     assert room.gate.reason("RESULT") is None
-    room.gate.refusing("RESULT", "no space")
+    room.gate.refusing("RESULT", words="no space")
     assert room.gate.reason("RESULT") == "stream RESULT does not store messages: no space"
     assert room.gate.reason("ASSIGN") is None
     room.gate.stored("RESULT")
@@ -111,7 +111,7 @@ def test_the_reason_of_a_refusing_stream_is_kept_while_it_refuses() -> None:
 def test_a_refusing_stream_lets_one_push_a_second_through() -> None:
     """All subjects of the stream share the probe; the words of the server are in the refusal."""
     room = Room()
-    room.gate.refusing("ASSIGN", "maximum messages exceeded")
+    room.gate.refusing("ASSIGN", words="maximum messages exceeded")
     admitted = 0
     for tenth in range(1, 51):
         room.now_s = 100 + tenth / 10
@@ -125,7 +125,7 @@ def test_a_refusing_stream_lets_one_push_a_second_through() -> None:
 def test_other_streams_are_not_meant(subject: str) -> None:
     """Only pushes to the subjects of the refusing stream are refused."""
     room = Room()
-    room.gate.refusing("ASSIGN", "no ack")
+    room.gate.refusing("ASSIGN", words="no ack")
     assert room.refused() is not None
     assert room.refused(subject) is None
 
@@ -133,7 +133,7 @@ def test_other_streams_are_not_meant(subject: str) -> None:
 def test_a_subject_outside_the_fleets_streams_is_its_own_key() -> None:
     """A foreign stream that is full refuses its subject, and dispatch of the fleet stays on."""
     room = Room()
-    room.gate.refusing("caf.exec.theirs", "maximum bytes exceeded")
+    room.gate.refusing("caf.exec.theirs", words="maximum bytes exceeded")
     assert room.refused("caf.exec.theirs") is not None
     assert room.refused() is None
     assert room.switches == [None]
@@ -142,7 +142,7 @@ def test_a_subject_outside_the_fleets_streams_is_its_own_key() -> None:
 def test_the_first_stored_message_ends_it() -> None:
     """A probe or a message that waited."""
     room = Room()
-    room.gate.refusing("ASSIGN", "maximum messages exceeded")
+    room.gate.refusing("ASSIGN", words="maximum messages exceeded")
     assert room.switches[-1] == "stream ASSIGN does not store messages: maximum messages exceeded"
     room.gate.stored("ASSIGN")
     assert room.refused() is None
@@ -154,7 +154,7 @@ def test_an_alert_comes_after_ten_seconds() -> None:
     room = Room()
     for second in range(int(ALERT_S) + 1):
         room.now_s = 100 + second
-        room.gate.refusing("ASSIGN", "no ack")
+        room.gate.refusing("ASSIGN", words="no ack")
         room.gate.tick()
         assert (Condition.STREAM_UNAVAILABLE in room.alerts.open) == (second >= ALERT_S)
     room.gate.stored("ASSIGN")
@@ -164,7 +164,7 @@ def test_an_alert_comes_after_ten_seconds() -> None:
 def test_a_stream_of_which_nothing_is_heard_counts_as_working() -> None:
     """Nobody pushes any more: the state does not stay for ever."""
     room = Room()
-    room.gate.refusing("ASSIGN", "no ack")
+    room.gate.refusing("ASSIGN", words="no ack")
     room.now_s += QUIET_S - 1
     room.gate.tick()
     assert len(room.switches) == 1
@@ -178,6 +178,6 @@ def test_the_gate_keeps_a_bounded_number_of_streams() -> None:
     """Callers choose subjects: the thousandth is not kept."""
     room = Room()
     for number in range(1000):
-        room.gate.refusing(f"caf.exec.s{number}", "no ack")
+        room.gate.refusing(f"caf.exec.s{number}", words="no ack")
     assert room.refused("caf.exec.s0") is not None
     assert room.refused("caf.exec.s999") is None

@@ -129,7 +129,7 @@ async def test_the_tombstone_knows_the_end(world: Callable[[], Any], status: str
     """After ROUTER_FINAL_KEEP, without it, or when only the repeat wants the end: the end without output."""
     here: World = await world()
     if why == "not kept":
-        here.keep = FinalKeep(0, 4_096)
+        here.keep = FinalKeep(keep_ms=0, max_output_bytes=4_096)
     task = await pushed(here, result_subject=None if why == "not asked for" else INBOX)
     await ended(here, task, output=SMALL, latency_ms=7, status=status)
     if why == "later":

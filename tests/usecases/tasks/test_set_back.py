@@ -67,8 +67,8 @@ async def test_a_deadline_that_may_be_is_left_alone(world: Callable[[], Any], ah
 async def test_one_poll_of_some_looks(world: Callable[[], Any]) -> None:
     """The first one, and one of twenty later."""
     here: World = await world()
-    assert (await here.tasks.claim(5_000, 10)).task_ids == ()
+    assert (await here.tasks.claim(5_000, maximum=10)).task_ids == ()
     task = await published(here, TaskState.PUBLISHED, 2 * HOUR)
-    found = [await here.tasks.claim(5_000, 10) for _ in range(20)]
+    found = [await here.tasks.claim(5_000, maximum=10) for _ in range(20)]
     assert [c.task_ids for c in found] == [()] * 19 + [(task,)]
     assert found[-1].set_back == {task}

@@ -50,6 +50,23 @@ def test_a_malformed_address_is_dropped_with_a_warning(address: Any) -> None:
         assert [w.text for w in r.warnings] == ["header x-client-ip is not an IP address: dropped"]
 
 
+@pytest.mark.parametrize(
+    ("sent", "read"),
+    [
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("::FFFF:C000:0207", "192.0.2.7"),
+        ("0:0:0:0:0:ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:DB8:0::1", "2001:db8::1"),
+        ("::192.0.2.7", "::c000:207"),
+        ("fe80::1%eth0", "fe80::1%eth0"),
+    ],
+)
+def test_one_client_has_one_address(sent: str, read: str) -> None:
+    """However it is written: a socket of both families writes an IPv4 client as an IPv4-mapped one."""
+    assert accepted(task_shape(context={"ip_address": sent})).client_ip == read
+    assert accepted(task_shape(), {"x-client-ip": sent}).client_ip == read
+
+
 @pytest.mark.parametrize("header", ["idempotency-key", "idempotency_key", "Idempotency_Key", "IDEMPOTENCY-KEY"])
 def test_the_key_is_read_from_either_header(header: str) -> None:
     """With a dash or an underscore; equal keys in several places are one, different ones are refused."""

@@ -21,7 +21,7 @@ async def stored_policy(services: AdminServices, body: ActFields) -> StoredPolic
     if policies is not None and policy_id not in policies.policies and services.policies.may_be_outdated(tenant):
         policies = await services.policies.load(tenant)
     stored = None if policies is None else policies.policies.get(policy_id)
-    return _no_policy(tenant, policy_id) if stored is None else stored
+    return _no_policy(tenant, policy_id=policy_id) if stored is None else stored
 
 
 async def _list_policies(services: AdminServices, body: ActFields, by: Actor) -> Answer:
@@ -39,14 +39,14 @@ async def _get_policy(services: AdminServices, body: ActFields, by: Actor) -> An
     """Return one policy's document."""
     tenant, policy_id = body.tenant(), body.policy()
     body.check()
-    record = await services.publisher(by).show(tenant, policy_id)
+    record = await services.publisher(by).show(tenant, policy_id=policy_id)
     if record is None:
-        return _no_policy(tenant, policy_id)
+        return _no_policy(tenant, policy_id=policy_id)
     document: JsonObject = orjson.loads(record.document)
     return {"policy_id": policy_id, "revision": record.revision, "hash": record.hash, "policy": document}
 
 
-def _no_policy(tenant_id: str, policy_id: str) -> Refused:
+def _no_policy(tenant_id: str, *, policy_id: str) -> Refused:
     return Refused(Code.POLICY_NOT_FOUND, f"tenant {tenant_id} has no policy {policy_id}")
 
 
@@ -56,7 +56,9 @@ async def _upsert_policy(services: AdminServices, body: ActFields, by: Actor) ->
     expect, dry_run = body.revision("expect_revision"), body.flag("dry_run")
     body.check()
     publisher = services.publisher(by)
-    return published_facts(await publisher.apply(tenant, policy_id, policy, expect_revision=expect, dry_run=dry_run))
+    return published_facts(
+        await publisher.apply(tenant, policy_id=policy_id, document=policy, expect_revision=expect, dry_run=dry_run)
+    )
 
 
 async def _delete_policy(services: AdminServices, body: ActFields, by: Actor) -> Answer:
@@ -65,7 +67,7 @@ async def _delete_policy(services: AdminServices, body: ActFields, by: Actor) ->
     expect, dry_run = body.revision("expect_revision"), body.flag("dry_run")
     body.check()
     publisher = services.publisher(by)
-    return published_facts(await publisher.delete(tenant, policy_id, expect_revision=expect, dry_run=dry_run))
+    return published_facts(await publisher.delete(tenant, policy_id=policy_id, expect_revision=expect, dry_run=dry_run))
 
 
 async def _rollback_policy(services: AdminServices, body: ActFields, by: Actor) -> Answer:
@@ -75,7 +77,9 @@ async def _rollback_policy(services: AdminServices, body: ActFields, by: Actor) 
     body.check()
     publisher = services.publisher(by)
     return published_facts(
-        await publisher.rollback(tenant, policy_id, revision, expect_revision=expect, dry_run=dry_run)
+        await publisher.rollback(
+            tenant, policy_id=policy_id, revision=revision, expect_revision=expect, dry_run=dry_run
+        )
     )
 
 

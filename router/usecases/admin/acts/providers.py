@@ -2,6 +2,7 @@
 
 import asyncio
 
+from router.chunks import chunks
 from router.domain.audit.records import Actor
 from router.domain.extensions.health import ExtensionRecord
 from router.domain.json import JsonValue
@@ -51,8 +52,7 @@ def _keyed(views: list[BreakerView]) -> list[tuple[str, BreakerView]]:
 async def _provider_names(services: AdminServices, tenants: list[str]) -> dict[str, dict[bytes, str]]:
     """The names of each tenant's providers, by store entry. A few tenants are read at a time, beside decisions."""
     names: dict[str, dict[bytes, str]] = {}
-    for at in range(0, len(tenants), READ_AT_ONCE):
-        group = tenants[at : at + READ_AT_ONCE]
+    for group in chunks(tenants, READ_AT_ONCE):
         found = await asyncio.gather(*(policies_of(services.policies, t) for t in group))
         for tenant, policies in zip(group, found, strict=True):
             names[tenant] = {provider_entry(n): n for n in named_providers(policies)}
@@ -70,25 +70,25 @@ async def _list_providers(services: AdminServices, body: ActFields, by: Actor) -
 async def _drain_provider(services: AdminServices, body: ActFields, by: Actor) -> Answer:
     """Give a provider no new work."""
     tenant, provider, why = _lever(body)
-    return {"changed": await services.overrides(by).drain(tenant, provider, on=True, why=why)}
+    return {"changed": await services.overrides(by).drain(tenant, provider=provider, on=True, why=why)}
 
 
 async def _enable_provider(services: AdminServices, body: ActFields, by: Actor) -> Answer:
     """Give a drained provider work again."""
     tenant, provider, why = _lever(body)
-    return {"changed": await services.overrides(by).drain(tenant, provider, on=False, why=why)}
+    return {"changed": await services.overrides(by).drain(tenant, provider=provider, on=False, why=why)}
 
 
 async def _force_open(services: AdminServices, body: ActFields, by: Actor) -> Answer:
     """Hold a provider's breaker open until it is reset."""
     tenant, provider, why = _lever(body)
-    return {"changed": await services.overrides(by).force_open(tenant, provider, why=why)}
+    return {"changed": await services.overrides(by).force_open(tenant, provider=provider, why=why)}
 
 
 async def _reset(services: AdminServices, body: ActFields, by: Actor) -> Answer:
     """Close a provider's breaker, forced or tripped, and clear its counts."""
     tenant, provider, why = _lever(body)
-    return {"changed": await services.overrides(by).reset(tenant, provider, why=why)}
+    return {"changed": await services.overrides(by).reset(tenant, provider=provider, why=why)}
 
 
 def _lever(body: ActFields) -> tuple[str, str, str | None]:

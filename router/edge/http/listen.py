@@ -13,19 +13,19 @@ ANY = "::"
 _ANY_IPV4 = "0.0.0.0"  # noqa: S104  # nosec B104
 
 
-def listening_socket(host: str, port: int, backlog: int) -> socket.socket:
+def listening_socket(host: str, port: int, *, backlog: int) -> socket.socket:
     """Open a listening socket. `::` accepts IPv6 and IPv4; without IPv6 on this machine, 0.0.0.0 is used and logged.
 
     :raises OSError: the address cannot be bound.
     """
     try:
-        return _listening(host, port, backlog)
+        return _listening(host, port, backlog=backlog)
     except OSError as fault:
         why = (fault.strerror or str(fault)).partition(" (while")[0].lower()
         raise OSError(fault.errno, f"cannot listen on {host} port {port}: {why}") from fault
 
 
-def _listening(host: str, port: int, backlog: int) -> socket.socket:
+def _listening(host: str, port: int, *, backlog: int) -> socket.socket:
     if host == ANY:
         # The socket's own IPV6_V6ONLY counts, whatever the system's default is.
         if socket.has_dualstack_ipv6():
