@@ -13,7 +13,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from router.edge.connections import Connections
+from router.edge.http.connections import Connections
 
 MAX_HEAD_BYTES = 16 << 10
 _MAX_PIPELINED = 32
