@@ -13,6 +13,7 @@ from router.edge.api.askers import Anybody, ApiKeys
 from router.edge.api.decide import DecideRoutes
 from router.edge.api.decisions import DecisionRoutes, GetDecision
 from router.edge.api.door import Askers, Door
+from router.edge.api.results import ResultRoutes
 from router.edge.http.server import HttpServer, TlsFiles
 from router.errors import InvalidInput
 from router.log_throttle import LogThrottle
@@ -42,6 +43,7 @@ class ApiParts:
             askers,
             DecideRoutes(deciding.decide.handle),
             DecisionRoutes(get_decision),
+            ResultRoutes(platform.publisher, platform.streams.stores),
             pod=s.pod_name,
             count=lambda route, status: t.api_requests.labels(route, str(status)).inc(),
             json_only=self._is_open,

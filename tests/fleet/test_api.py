@@ -218,3 +218,29 @@ async def test_https_takes_a_new_certificate(own: Own, tmp_path: Path) -> None:
         return await ask(new) == 200
 
     await until(renewed, 30, "the new certificate is in use")
+
+
+async def test_a_result_over_http_is_metered_once(own: Own, tmp_path: Path) -> None:
+    """For a metered decision, reported twice; the caller needs no NATS at all."""
+    api = Api(tmp_path)
+    headers = api.key("acme")
+    _, caller = await own(pods=1, policies=POLICIES, env=api.environment())
+    usage = await caller.watch("beamline.usage.v1.metered")
+    decided = await api.ask("POST", "/v1/decide", body("r1") | {"options": {"meter": True}}, **headers)
+    decision = decided.json["decision"]
+    result = {
+        "version": "1",
+        "tenant_id": "acme",
+        "decision_id": decision["decision_id"],
+        "request_id": "r1",
+        "status": "success",
+        "provider_id": decision["provider_id"],
+        "job": {"type": "chat"},
+        "latency_ms": 5,
+        "cost": 0.5,
+    }
+    for _ in range(2):
+        reply = await api.ask("POST", "/v1/results", result, **headers)
+        assert (reply.status, reply.json) == (202, {"ok": True})
+    metered = await usage.one(tenant_id="acme")
+    assert (metered["usage_id"], metered["cost"]) == (decision["decision_id"], 0.5)

@@ -1,4 +1,4 @@
-"""The application of the API port: decide as a plain ASGI callable, all else by Starlette.
+"""The application of the API port: what is posted as a plain ASGI callable, all else by Starlette.
 
 A decide request passes no router and no middleware, because these cost more CPU than reading it.
 """
@@ -29,11 +29,12 @@ from router.edge.api.messages import (
     refused,
     send_reply,
 )
+from router.edge.api.results import ResultRoutes
 from router.telemetry import Event
 
 log = logging.getLogger("router.http")
 
-_PATHS = ("POST /v1/decide", "POST /v1/decide/batch", "GET /v1/decisions/{id}")
+_PATHS = ("POST /v1/decide", "POST /v1/decide/batch", "POST /v1/results", "GET /v1/decisions/{id}")
 _TOO_LARGE = Refused(
     Code.INVALID_REQUEST,
     f"the body has more than {MAX_BODY_BYTES:,} bytes: store the payload elsewhere and send its payload_ref",
@@ -64,6 +65,7 @@ class Door:
         askers: Askers,
         decide: DecideRoutes,
         decisions: DecisionRoutes,
+        results: ResultRoutes,
         *,
         pod: str,
         count: Callable[[str, int], None],
@@ -75,7 +77,11 @@ class Door:
         self._pod = ((b"router-pod", pod.encode()),)
         self._count = count
         self._json_only = json_only
-        self._posts: dict[str, Post] = {"/v1/decide": decide.decide, "/v1/decide/batch": decide.batch}
+        self._posts: dict[str, Post] = {
+            "/v1/decide": decide.decide,
+            "/v1/decide/batch": decide.batch,
+            "/v1/results": results.report,
+        }
         self._rest = self._application()
         app: ASGIApp = self._serve
         allowed = list(origins)

@@ -1,7 +1,7 @@
 """The application of the API port, on a real socket, with a decide use case that answers as told."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,7 +15,9 @@ from router.edge.api.decide import MAX_BATCH, Answer, DecideRoutes
 from router.edge.api.decisions import DecisionRoutes
 from router.edge.api.door import Door
 from router.edge.api.key_file import new_key
+from router.edge.api.results import ResultRoutes
 from router.edge.http.server import HttpServer
+from router.ports.bus import Publication, Published
 from router.wire.codes import NUMBERS
 from router.wire.reply import encode
 from tests.http_client import HttpClient, HttpReply
@@ -34,6 +36,9 @@ class House:
         self.seen: list[tuple[bytes, Mapping[str, str] | None, str | None]] = []
         self.looked_up: list[tuple[bytes, str]] = []
         self.found: Answers = DECIDED
+        self.stores = True
+        self.published: list[Publication] = []
+        self.publish_outcome = Published.STORED
         self.wrong = 0
         self.slow = False
         self.asked = asyncio.Event()
@@ -55,6 +60,7 @@ class House:
             askers or self.api_keys,
             DecideRoutes(self._handle),
             DecisionRoutes(self._get_decision),
+            ResultRoutes(self, lambda _: self.stores),
             pod="pod-1",
             count=lambda route, status: self.counts.append((route, status)),
             **door,
@@ -73,6 +79,13 @@ class House:
             self.waiting.append(answer)
         else:
             answer(encode(self.answer, request_id="r1", trace_id=None), None)
+
+    def publish(self, publication: Publication, done: Callable[[Published], None]) -> None:
+        """Take a result, and answer as told."""
+        self.published.append(publication)
+        if not self.publish_outcome and publication.failed is not None:
+            publication.failed("the server's words")
+        done(self.publish_outcome)
 
     async def _get_decision(
         self, data: bytes, headers: Mapping[str, str], subject: str
@@ -146,6 +159,7 @@ async def test_the_true_code_gives_the_status_of_a_legacy_reply() -> None:
         house.api_keys,
         DecideRoutes(handle),
         DecisionRoutes(house._get_decision),
+        ResultRoutes(house, lambda _: True),
         pod="p",
         count=lambda _route, _status: None,
     )
@@ -427,3 +441,59 @@ async def test_every_reply_is_counted_by_its_route() -> None:
         await client.ask("GET", "/etc/passwd")
         await client.ask("POST", "/v1/decide", BODY)
     assert house.counts == [("other", 404), ("/v1/decide", 401)]
+
+
+RESULT = {"version": "1", "request_id": "r1", "status": "success", "provider_id": "alpha", "job": {"type": "chat"}}
+
+
+@pytest.mark.parametrize(
+    ("key", "tenant", "status", "subject"),
+    [
+        ("one", "acme", 202, "caf.exec.result.v1.tenant.acme"),
+        ("one", None, 202, "caf.exec.result.v1.tenant.acme"),
+        ("one", "globex", 401, None),
+        ("two", "globex", 202, "caf.exec.result.v1.tenant.globex"),
+        ("all", "a.b", 202, "caf.exec.result.v1.tenant.a.b"),
+        ("all", "a..b", 400, None),
+        ("viewer", "acme", 403, None),
+    ],
+)
+async def test_a_result_goes_under_its_tenants_subject(
+    key: str, tenant: str | None, status: int, subject: str | None
+) -> None:
+    """The one way in: who settles it reads the tenant from there."""
+    house = House()
+    body = RESULT | ({} if tenant is None else {"tenant_id": tenant})
+    assert (await house.post(key, body, "/v1/results")).status == status
+    assert [p.subject for p in house.published] == ([] if subject is None else [subject])
+    assert all(p.payload == orjson.dumps(body) for p in house.published)
+
+
+async def test_a_result_sent_twice_has_one_message_id() -> None:
+    """So the stream stores it once; a result that differs is another one."""
+    house = House()
+    for body in (RESULT, RESULT, RESULT | {"cost": 0.1}):
+        await house.post("one", body | {"tenant_id": "acme"}, "/v1/results")
+    first, second, third = (p.message_id for p in house.published)
+    assert first == second != third
+
+
+@pytest.mark.parametrize("body", [b"", b"{", {"version": "1"}, RESULT | {"tenant_id": "acme", "status": "maybe"}])
+async def test_a_result_that_settles_nothing_is_refused(body: object) -> None:
+    """At once, and not as a dead letter later."""
+    house = House()
+    assert (await house.post("one", body, "/v1/results")).status == 400
+    assert not house.published
+
+
+async def test_a_result_that_no_stream_stores_is_refused() -> None:
+    """With what to do, or with the server's words."""
+    house = House()
+    house.publish_outcome = Published.REFUSED
+    reply = await house.post("one", RESULT | {"tenant_id": "acme"}, "/v1/results")
+    assert (reply.status, reply.headers["retry-after"]) == (503, "1")
+    assert "the server's words" in reply.json["error"]["message"]
+    house.stores = False
+    reply = await house.post("one", RESULT | {"tenant_id": "acme"}, "/v1/results")
+    assert (reply.status, len(house.published)) == (503, 1)
+    assert "nats stream edit" in reply.json["error"]["message"]
