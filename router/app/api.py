@@ -7,6 +7,7 @@ from pathlib import Path
 
 from router.app.deciding import DecideParts
 from router.app.platform import Platform
+from router.bus.final_inbox import BusFinalInbox
 from router.domain.api_key import ApiKey
 from router.domain.degraded import Degradable
 from router.edge.api.askers import Anybody, ApiKeys
@@ -14,8 +15,9 @@ from router.edge.api.decide import DecideRoutes
 from router.edge.api.decisions import DecisionRoutes, GetDecision
 from router.edge.api.door import Askers, Door
 from router.edge.api.results import ResultRoutes
+from router.edge.api.tasks import TaskRoutes
 from router.edge.http.server import HttpServer, TlsFiles
-from router.errors import InvalidInput
+from router.errors import BusError, InvalidInput
 from router.log_throttle import LogThrottle
 from router.telemetry import Event
 from router.usecases.admin.wrong_secrets import API_KEY, WrongSecrets
@@ -39,11 +41,14 @@ class ApiParts:
         self._tls_read = b""
         self._is_open = s.api_auth == "open"
         askers: Askers = Anybody(s.api_hosts) if self._is_open else self._keys
+        self._finals = BusFinalInbox(platform.bus)
+        decide = DecideRoutes(deciding.decide.handle)
         door = Door(
             askers,
-            DecideRoutes(deciding.decide.handle),
+            decide,
             DecisionRoutes(get_decision),
             ResultRoutes(platform.publisher, platform.streams.stores),
+            TaskRoutes(decide, self._finals, platform.store.tasks.records),
             pod=s.pod_name,
             count=lambda route, status: t.api_requests.labels(route, str(status)).inc(),
             json_only=self._is_open,
@@ -53,7 +58,7 @@ class ApiParts:
             door, max_connections=s.api_max_connections, tls=self._tls, graceful_s=s.drain_timeout_s
         )
         self._throttle = LogThrottle(time.monotonic)
-        self._listens = self._stopped = False
+        self._listens = self._stopped = self._hears_finals = False
         self.port = 0
 
     async def run(self) -> None:
@@ -68,7 +73,7 @@ class ApiParts:
             if not self._is_open:
                 await self._read_keys()
             await self._serve()
-        except (OSError, InvalidInput) as fault:
+        except (OSError, InvalidInput, BusError) as fault:
             self._failed(str(fault))
         else:
             self._readiness.restore(Degradable.API)
@@ -77,6 +82,7 @@ class ApiParts:
     async def stop(self) -> None:
         """Take no more requests, and return when the accepted ones have their answers."""
         self._stopped = True
+        self._finals.close()
         await self._server.stop()
 
     async def _read_keys(self) -> None:
@@ -94,6 +100,9 @@ class ApiParts:
     async def _serve(self) -> None:
         tls = b"" if self._tls is None else await asyncio.to_thread(_read_tls, self._tls)
         if not self._listens and not self._stopped:
+            if not self._hears_finals:
+                await self._finals.open()
+                self._hears_finals = True
             self.port = await self._server.start(self._settings.api_host, self._settings.api_port)
             self._listens, self._tls_read = True, tls
         elif tls != self._tls_read:

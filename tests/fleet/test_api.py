@@ -11,6 +11,7 @@ from router.domain.api_key import ApiRole, Asker
 from router.edge.api.key_file import KeyFile, new_key
 from tests.certificates import Authority
 from tests.fleet.conftest import Own
+from tests.fleet.foreign import Foreign, Worker
 from tests.fleet.harness import PLAIN, Fleet, until
 from tests.http_client import HttpClient, HttpReply
 from tests.servers import free_port
@@ -244,3 +245,38 @@ async def test_a_result_over_http_is_metered_once(own: Own, tmp_path: Path) -> N
         assert (reply.status, reply.json) == (202, {"ok": True})
     metered = await usage.one(tenant_id="acme")
     assert (metered["usage_id"], metered["cost"]) == (decision["decision_id"], 0.5)
+
+
+async def test_a_task_is_run_and_its_end_is_told(own: Own, tmp_path: Path) -> None:
+    """Pushed with `Prefer: wait`, looked up, and not found by another tenant; a repeat gets the same end."""
+    api = Api(tmp_path)
+    acme, globex = api.key("acme"), api.key("globex")
+    fleet, _ = await own(pods=1, policies=POLICIES, env=api.environment())
+    async with Foreign(fleet.nats.url) as workers:
+        await Worker(workers).start()
+        for _ in range(2):
+            reply = await api.ask("POST", "/v1/tasks", body("r1"), prefer="wait=30", **acme)
+            assert reply.status == 200, reply.body
+            assert (reply.json["ok"], reply.json["status"]) == (True, "success")
+        address = reply.headers["location"]
+        task = (await api.ask("GET", address, **acme)).json["task"]
+        assert (task["request_id"], task["state"]) == ("r1", "succeeded")
+        assert (await api.ask("GET", address, **globex)).status == 404
+        assert (await api.ask("GET", "/v1/tasks/ffffffff-0000-4000-8000-000000000001", **acme)).status == 404
+
+
+async def test_a_pod_that_ends_does_not_wait_for_tasks(own: Own, tmp_path: Path) -> None:
+    """A client that waits a minute gets 202 at SIGTERM, long before the drain is over."""
+    api, fleet = await started(own, tmp_path)
+    headers = api.key("acme")
+    await until(lambda: _accepted(api, headers), 30, "the new key is in use")
+    asked = asyncio.create_task(api.ask("POST", "/v1/tasks", body("r1"), prefer="wait=60", **headers))
+
+    async def pushed() -> bool:
+        return "assignment.published" in await fleet.actions("acme", "r1")
+
+    await until(pushed, 30, "the task is pushed")
+    fleet.pods[0].terminate()
+    reply = await asyncio.wait_for(asked, 15)
+    assert (reply.status, reply.headers["preference-applied"]) == (202, "wait=60")
+    assert await fleet.pods[0].ended() == 0

@@ -27,7 +27,7 @@ class DecisionRoutes:
 
     async def by_id(self, asker: Asker, decision_id: str, tenant: str | None) -> Reply:
         """Return a decision by its id. The tenant is the key's if it has only one, else `tenant`."""
-        bound = _tenant(asker, tenant)
+        bound = tenant_of(asker, tenant)
         if isinstance(bound, Refused):
             return refused(bound)
         if self._running >= MAX_AT_ONCE:
@@ -42,7 +42,8 @@ class DecisionRoutes:
         return refused(_NOT_FOUND) if reply.status == 401 else reply
 
 
-def _tenant(asker: Asker, named: str | None) -> str | Refused:
+def tenant_of(asker: Asker, named: str | None) -> str | Refused:
+    """Return the tenant of a look-up: the key's if it has only one, else the named one if the key has it."""
     tenants = asker.tenants
     if named is None and tenants is not None and len(tenants) == 1:
         return next(iter(tenants))

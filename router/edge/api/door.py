@@ -30,11 +30,19 @@ from router.edge.api.messages import (
     send_reply,
 )
 from router.edge.api.results import ResultRoutes
+from router.edge.api.tasks import TaskRoutes
 from router.telemetry import Event
 
 log = logging.getLogger("router.http")
 
-_PATHS = ("POST /v1/decide", "POST /v1/decide/batch", "POST /v1/results", "GET /v1/decisions/{id}")
+_PATHS = (
+    "POST /v1/decide",
+    "POST /v1/decide/batch",
+    "POST /v1/tasks",
+    "GET /v1/tasks/{id}",
+    "POST /v1/results",
+    "GET /v1/decisions/{id}",
+)
 _TOO_LARGE = Refused(
     Code.INVALID_REQUEST,
     f"the body has more than {MAX_BODY_BYTES:,} bytes: store the payload elsewhere and send its payload_ref",
@@ -51,6 +59,7 @@ class Askers(Protocol):
         """Return who sends it, or the refusal."""
 
 
+LookUp = Callable[[Asker, str, str | None], Awaitable[Reply]]
 Post = Callable[[Asker, Mapping[str, str], bytes], Awaitable[Reply]]
 
 
@@ -66,6 +75,7 @@ class Door:
         decide: DecideRoutes,
         decisions: DecisionRoutes,
         results: ResultRoutes,
+        tasks: TaskRoutes,
         *,
         pod: str,
         count: Callable[[str, int], None],
@@ -73,13 +83,14 @@ class Door:
         origins: Iterable[str] = (),
     ) -> None:
         self._askers = askers
-        self._decisions = decisions
+        self._look_ups: dict[str, LookUp] = {"/v1/decisions/{id}": decisions.by_id, "/v1/tasks/{id}": tasks.by_id}
         self._pod = ((b"router-pod", pod.encode()),)
         self._count = count
         self._json_only = json_only
         self._posts: dict[str, Post] = {
             "/v1/decide": decide.decide,
             "/v1/decide/batch": decide.batch,
+            "/v1/tasks": tasks.push,
             "/v1/results": results.report,
         }
         self._rest = self._application()
@@ -123,13 +134,6 @@ class Door:
             return refused(_BUG)
 
     def _application(self) -> Starlette:
-        async def decision(request: Request) -> HttpResponse:
-            async def answer(asker: Asker) -> Reply:
-                tenant = request.query_params.get("tenant")
-                return await self._decisions.by_id(asker, request.path_params["id"], tenant)
-
-            return await self._answered(request, "/v1/decisions/{id}", answer)
-
         async def fault(request: Request, error: Exception) -> HttpResponse:
             if not isinstance(error, HTTPException):
                 raise error
@@ -139,11 +143,18 @@ class Door:
             self._count("other", error.status_code)
             return self._response(refused(refusal, error.status_code), error.headers)
 
-        routes = [Route("/v1/decisions/{id}", decision, methods=["GET"])]
+        routes = [Route(path, self._look_up(path, by_id), methods=["GET"]) for path, by_id in self._look_ups.items()]
         routes += [Route(path, _never, methods=["POST"]) for path in self._posts]
         app = Starlette(routes=routes, exception_handlers={HTTPException: fault})
         app.router.redirect_slashes = False
         return app
+
+    def _look_up(self, path: str, by_id: LookUp) -> Callable[[Request], Awaitable[HttpResponse]]:
+        async def endpoint(request: Request) -> HttpResponse:
+            tenant = request.query_params.get("tenant")
+            return await self._answered(request, path, lambda asker: by_id(asker, request.path_params["id"], tenant))
+
+        return endpoint
 
     async def _answered(
         self, request: Request, route: str, answer: Callable[[Asker], Awaitable[Reply]]

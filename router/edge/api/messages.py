@@ -24,6 +24,7 @@ _NAMES = {
     b"traceparent": "traceparent",
     b"x-client-ip": "x-client-ip",
     b"host": "host",
+    b"prefer": "prefer",
 }
 # Those that a decide request may have in NATS, too.
 _PASSED_ON = ("idempotency-key", "traceparent", "x-client-ip")

@@ -1,7 +1,7 @@
 """The application of the API port, on a real socket, with a decide use case that answers as told."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -10,12 +10,14 @@ import pytest
 
 from router.domain.api_key import ApiKey, ApiRole, Asker
 from router.domain.decide.decision import Code, Decided, Decision, Reason, Refused
+from router.domain.tasks.task import TaskRecord, Unreadable
 from router.edge.api.askers import MAX_SLOWED, Anybody, ApiKeys
 from router.edge.api.decide import MAX_BATCH, Answer, DecideRoutes
 from router.edge.api.decisions import DecisionRoutes
 from router.edge.api.door import Door
 from router.edge.api.key_file import new_key
 from router.edge.api.results import ResultRoutes
+from router.edge.api.tasks import TaskRoutes, wait_of
 from router.edge.http.server import HttpServer
 from router.ports.bus import Publication, Published
 from router.wire.codes import NUMBERS
@@ -39,6 +41,9 @@ class House:
         self.stores = True
         self.published: list[Publication] = []
         self.publish_outcome = Published.STORED
+        self.expected: dict[str, asyncio.Future[bytes | None]] = {}
+        self.final: bytes | None = b""
+        self.tasks: list[TaskRecord | Unreadable | None] = []
         self.wrong = 0
         self.slow = False
         self.asked = asyncio.Event()
@@ -61,6 +66,7 @@ class House:
             DecideRoutes(self._handle),
             DecisionRoutes(self._get_decision),
             ResultRoutes(self, lambda _: self.stores),
+            TaskRoutes(DecideRoutes(self._handle), self, self._records),
             pod="pod-1",
             count=lambda route, status: self.counts.append((route, status)),
             **door,
@@ -79,6 +85,21 @@ class House:
             self.waiting.append(answer)
         else:
             answer(encode(self.answer, request_id="r1", trace_id=None), None)
+
+    def expect(self) -> tuple[str, "asyncio.Future[bytes | None]"]:
+        """Hand out a subject; its message has come already, unless `final` is empty."""
+        future: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
+        if self.final != b"":
+            future.set_result(self.final)
+        self.expected["_INBOX.x.1"] = future
+        return "_INBOX.x.1", future
+
+    def forget(self, subject: str) -> None:
+        """Nobody waits any more."""
+        del self.expected[subject]
+
+    async def _records(self, ids: Sequence[bytes]) -> list[TaskRecord | Unreadable | None]:
+        return self.tasks or [None]
 
     def publish(self, publication: Publication, done: Callable[[Published], None]) -> None:
         """Take a result, and answer as told."""
@@ -160,6 +181,7 @@ async def test_the_true_code_gives_the_status_of_a_legacy_reply() -> None:
         DecideRoutes(handle),
         DecisionRoutes(house._get_decision),
         ResultRoutes(house, lambda _: True),
+        TaskRoutes(DecideRoutes(handle), house, house._records),
         pod="p",
         count=lambda _route, _status: None,
     )
@@ -497,3 +519,90 @@ async def test_a_result_that_no_stream_stores_is_refused() -> None:
     reply = await house.post("one", RESULT | {"tenant_id": "acme"}, "/v1/results")
     assert (reply.status, len(house.published)) == (503, 1)
     assert "nats stream edit" in reply.json["error"]["message"]
+
+
+TASK = Decided(DECIDED.decision, assignment_id=ID)
+FINAL = b'{"ok":true,"status":"success"}'
+
+
+async def test_a_task_is_pushed_and_has_an_address() -> None:
+    """202: it is accepted, and its end is told there."""
+    house = House(TASK)
+    reply = await house.post("one", path="/v1/tasks")
+    assert (reply.status, reply.headers["location"]) == (202, f"/v1/tasks/{ID}")
+    assert orjson.loads(house.seen[0][0]) == BODY | {"push_assignment": True}
+
+
+async def test_a_task_that_is_waited_for_answers_with_its_end() -> None:
+    """The final result itself; nobody waits for its subject afterwards."""
+    house = House(TASK)
+    house.final = FINAL
+    reply = await house.post("one", path="/v1/tasks", prefer="respond-async, wait=5")
+    assert (reply.status, reply.body) == (200, FINAL)
+    assert (reply.headers["location"], reply.headers["preference-applied"]) == (f"/v1/tasks/{ID}", "wait=5")
+    assert orjson.loads(house.seen[0][0])["options"] == {"result_subject": "_INBOX.x.1"}
+    assert house.expected == {}
+
+
+@pytest.mark.parametrize("final", [b"", None])
+async def test_a_task_that_takes_longer_is_accepted(final: bytes | None) -> None:
+    """As without the wish; so is one whose pod ends."""
+    house = House(TASK)
+    house.final = final
+    reply = await house.post("one", path="/v1/tasks", prefer="wait=1")
+    assert (reply.status, reply.headers["preference-applied"]) == (202, "wait=1")
+    assert house.expected == {}
+
+
+async def test_a_refused_task_is_not_waited_for() -> None:
+    """The refusal is the answer."""
+    house = House(Refused(Code.UNAVAILABLE, "no", {"retry_after_ms": 1}))
+    assert (await house.post("one", path="/v1/tasks", prefer="wait=60")).status == 503
+    assert house.expected == {}
+
+
+@pytest.mark.parametrize(
+    ("prefer", "seconds"),
+    [("", 0), ("wait=5", 5), ('foo; wait = "7"', 7), ("wait=9999", 60), ("wait=0", 0), ("await=5", 0), ("wait=-1", 0)],
+)
+def test_the_wish_to_wait_is_read_and_bounded(prefer: str, seconds: int) -> None:
+    """RFC 7240; beyond a minute, a minute."""
+    assert wait_of(prefer) == seconds
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"[" * 100_000,
+        BODY | {"push_assignment": False},
+        BODY | {"push_assignment": "false"},
+        BODY | {"options": {"result_subject": "_INBOX.mine"}},
+    ],
+)
+async def test_a_task_that_is_none_is_refused(body: object) -> None:
+    """And nothing is decided."""
+    house = House(TASK)
+    assert (await house.post("one", body, "/v1/tasks", prefer="wait=5")).status == 400
+    assert not house.seen
+
+
+async def test_a_task_keeps_what_only_a_decoder_may_judge() -> None:
+    """Half an emoji and integers beyond 64 bits arrive as they were sent."""
+    house = House(TASK)
+    body = orjson.dumps(BODY)[:-1] + b',"metadata":{"n":123456789012345678901234567890,"s":"\\ud83d"}}'
+    await house.post("one", body, "/v1/tasks")
+    assert b'"n":123456789012345678901234567890,"s":"\\ud83d"' in house.seen[0][0]
+
+
+async def test_an_unknown_task_is_not_found() -> None:
+    """Nor is one that cannot be read; what is no id is wrong."""
+    house = House()
+    async with house.client() as client:
+        key = f"Bearer {house.keys['one']}"
+        for tasks in ([None], [Unreadable("damaged")]):
+            house.tasks = [*tasks]
+            assert (await client.ask("GET", f"/v1/tasks/{ID}", authorization=key)).status == 404
+        assert (await client.ask("GET", "/v1/tasks/xyz", authorization=key)).status == 400
