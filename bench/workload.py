@@ -27,6 +27,11 @@ def tenant(number: int) -> str:
     return f"tenant-{number:03d}"
 
 
+def session(number: int) -> str:
+    """The name of a tenant's session `number`."""
+    return f"s-{number:04d}"
+
+
 def policy(third: str = "tenant") -> JsonObject:
     """The policy document that every tenant has; `third`: whose the third limit is."""
     weights = {"openai-gpt": 40, "anthropic-claude": 30, "mistral-large": 20, "local-llama": 10}
@@ -69,7 +74,7 @@ def request(rng: random.Random, request_id: str) -> bytes:
             "type": "chat",
             "payload": {"messages": [{"role": "user", "content": "Say why the sky is blue, in one sentence."}]},
         },
-        "context": {"session_id": f"s-{rng.randrange(SESSIONS):04d}", "user_id": f"u-{rng.randrange(USERS):03d}"},
+        "context": {"session_id": session(rng.randrange(SESSIONS)), "user_id": f"u-{rng.randrange(USERS):03d}"},
         "options": {"estimate": {"tokens": rng.randrange(100, 2000)}},
     }
     return json.dumps(document, separators=(",", ":")).encode()

@@ -41,6 +41,8 @@ OWN = {
             "NATS_URL",
             "NATS_USER",
         ),
+        *("API", "API_PORT", "API_AUTH", "API_KEYS_FILE", "API_HOSTS", "API_CORS_ORIGINS"),
+        *("API_TLS_CERT", "API_TLS_KEY", "API_TLS_CLIENT_CA"),
         *("NATS_NKEY_SEED_FILE", "NATS_INBOX_PREFIX", "NATS_JS_DOMAIN", "NATS_JS_API_PREFIX"),
         *(
             "NATS_CREDS_FILE",

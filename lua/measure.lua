@@ -50,6 +50,7 @@ local function measure(row)
   local forced, held = forced_at(k_head)
   local open, half_open = 0, 0
   local st = state_at(k_state)
+  for entry in pairs(st.packed or {}) do breaker_of(st, entry) end
   for entry, b in pairs(st.breakers or {}) do
     breaker_back(st, b, now)
     if b.kept > now and not forced[entry] then

@@ -29,7 +29,7 @@ local revision, off, levers = head_open(KEYS[1])
 if not revision then return { 2 } end
 local at = lever_at(levers, provider .. FORCED)
 local st = state_at(2)
-local there = st.breakers and st.breakers[provider]
+local there = st.breakers and breaker_of(st, provider)
 if not at and not there then return { 1 } end
 local now, now_us = server_time()
 admin_record(KEYS[3], tonumber(ARGV[3]), now, now_us, 0, 0, ARGV[4], tonumber(ARGV[5]))

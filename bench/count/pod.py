@@ -1,8 +1,9 @@
 """Instructions of the pod per decision: `python -m bench.count.pod`, under callgrind with `--instr-atstart=no`.
 
-The pod's decide path is composed as in `router.app`, with the servers of `bench.count.fakes`. Each load first runs
-uncounted, with the same requests under other ids, so that every plan cache is filled. The counts of each load go to
-callgrind's dump of that name; standard output gets a line of JSON: load → decisions that were counted.
+The pod's decide path is composed as in `router.app`, with the servers of `bench.count.fakes`. Every plan cache is full:
+each policy plans as many requests as a busy one has before, and each load runs uncounted, with the same requests under
+other ids. The counts of each load go to callgrind's dump of that name; standard output gets a line of JSON: load →
+decisions that were counted.
 """
 
 import asyncio
@@ -19,11 +20,15 @@ from bench.count.client_requests import Callgrind
 from bench.count.fakes import NATS_PORT, REDIS_PORT, STAMP, FakeNetwork, Load
 from bench.processes import HOST
 from bench.rows import PARTITIONS, SCHEMA, stored_policies
-from bench.workload import requests
+from bench.workload import SESSIONS, requests, session
 from router.bus.client.connection import Bus
 from router.bus.client.options import BusOptions
 from router.bus.requests.decide_endpoint import DecideEndpoint
+from router.domain.decide.orders import ARRAY_AFTER
+from router.domain.decide.plan import plan
+from router.domain.decide.request import DecideRequest
 from router.domain.gate import ALL_FEATURES
+from router.domain.json import JsonObject
 from router.domain.policy.model import StoredPolicy, TenantPolicies
 from router.domain.policy.vocabulary import OnStoreError
 from router.ports.extensions import Extensions
@@ -111,6 +116,14 @@ async def connected_pod(network: FakeNetwork, stored: Mapping[str, StoredPolicy]
     await bus.flush(60)
 
 
+def _plan_as_a_busy_pod(stored: Mapping[str, StoredPolicy]) -> None:
+    """Plan so many requests by each policy that it keeps its orders by slot, and those of the workload's sessions."""
+    for tenant_id, policy in stored.items():
+        for n in range(ARRAY_AFTER + SESSIONS):
+            context: JsonObject = {"session_id": session(n % SESSIONS)}
+            plan(DecideRequest(tenant_id, f"{n}", policy.policy_id, "chat", bytes(8), context=context), policy)
+
+
 async def _store(telemetry: Telemetry) -> RedisDecisions:
     hooks = LaneHooks(on_call=lambda script, seconds, rows: ignore(), on_timeout=ignore, on_down=ignore)
     settings = LaneSettings(deadline_ms=_NO_DEADLINE_MS, call_budget_ms=_NO_DEADLINE_MS)
@@ -167,7 +180,9 @@ def still_clock() -> None:
 async def _count() -> dict[str, int]:
     still_clock()
     network, callgrind = FakeNetwork(), Callgrind()
-    await connected_pod(network, stored_policies())
+    stored = stored_policies()
+    await connected_pod(network, stored)
+    _plan_as_a_busy_pod(stored)
     loads, first_id = {}, 0
     for name, (rows, ahead, calls) in LOADS.items():
         many = rows * (WARM_CALLS + calls) + 1

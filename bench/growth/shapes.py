@@ -151,7 +151,12 @@ SHAPES = (
     Shape(group="candidates", name="8", candidates=8, grows=_LINEAR),
     Shape(group="candidates", name="64", candidates=64, grows=_LINEAR),
     Shape(group="users", name="a limit of each user", user_limit=True, grows="one more state to read and write a row"),
-    Shape(group="pins", name="off", pins=False, grows="cheaper than with pins"),
+    Shape(
+        group="pins",
+        name="off",
+        pins=False,
+        grows="no pin to read; a new order for each request until its slot is known",
+    ),
     Shape(group="push", name="every request", push=True, grows="a task's record, a due entry and two publishes a row"),
     Shape(group="audit", name="1,000,000 entries", audit=1_000_000, grows=_FLAT),
     Shape(group="policies", name="10", tenants=10, grows=_FLAT),

@@ -9,41 +9,70 @@
 -- only extends. Closed after a trial: slow start, a share of the requests that grows from `since` to `until`.
 --
 -- A `since` that lies ahead of now dates from before Redis' clock was set back: the breaker is moved back as a whole.
+--
+-- Most calls look at one breaker of a state. So `packed` of a state has the positions of its breakers, and a breaker is
+-- unpacked into `breakers` when it is used; one that no row uses is written back as it was.
 local CLOSED, OPEN, HALF_OPEN = 0, 1, 2
 local BREAKER = '>c8BddI4BdI4dc80B'
+local BREAKER_SIZE, AT_KEPT, AT_PROBES, PROBE_SIZE = 131, 30, 130, 16
 local SLOW_MAX_MS, SLOW_MIN = 10000, 0.1
 local RATE_BUCKETS = 10
 local RATE_RING = '>' .. string.rep('I4', 20)
 local RATE_EMPTY = string.rep('\0', 80)
 
-breakers_unpack = function(raw, pos)
-  local breakers = {}
+breakers_find = function(st, raw, pos)
+  local packed = {}
   while pos <= #raw do
-    local id, state, since, until_ms, failures, successes, kept, bucket_ms, bucket, rate, n
-    id, state, since, until_ms, failures, successes, kept, bucket_ms, bucket, rate, n, pos = unpack(BREAKER, raw, pos)
-    local probes = {}
-    for i = 1, n do
-      local probe_id, expires
-      probe_id, expires, pos = unpack('>c8d', raw, pos)
-      probes[i] = { id = probe_id, expires = expires }
-    end
-    breakers[id] = {
-      state = state, since = since, until_ms = until_ms, failures = failures, successes = successes,
-      kept = kept, bucket_ms = bucket_ms, bucket = bucket, rate = rate, probes = probes,
-    }
+    packed[raw:sub(pos, pos + 7)] = pos
+    pos = pos + BREAKER_SIZE + raw:byte(pos + AT_PROBES) * PROBE_SIZE
   end
-  return breakers
+  if pos ~= #raw + 1 then error('breakers of a state') end
+  st.breakers, st.packed, st.raw = {}, packed, raw
+end
+
+local function breaker_unpack(raw, pos)
+  local _, state, since, until_ms, failures, successes, kept, bucket_ms, bucket, rate, n
+  _, state, since, until_ms, failures, successes, kept, bucket_ms, bucket, rate, n, pos = unpack(BREAKER, raw, pos)
+  local probes = {}
+  for i = 1, n do
+    local probe_id, expires
+    probe_id, expires, pos = unpack('>c8d', raw, pos)
+    probes[i] = { id = probe_id, expires = expires }
+  end
+  return {
+    state = state, since = since, until_ms = until_ms, failures = failures, successes = successes,
+    kept = kept, bucket_ms = bucket_ms, bucket = bucket, rate = rate, probes = probes,
+  }
+end
+
+-- The breaker of a provider in a state that has breakers; nil: it is closed and clean.
+local function breaker_of(st, id)
+  local b = st.breakers[id]
+  if not b then
+    local pos = st.packed[id]
+    if not pos then return nil end
+    b = breaker_unpack(st.raw, pos)
+    st.breakers[id], st.packed[id] = b, nil
+  end
+  return b
 end
 
 -- All breakers that are still kept, packed, and when the last of them ends.
-local function breakers_pack(breakers, now)
-  local parts, last = {}, 0
-  for id, e in pairs(breakers) do
+local function breakers_pack(st, now)
+  local parts, last, raw = {}, 0, st.raw
+  for id, e in pairs(st.breakers) do
     if e.kept > now then
       if e.kept > last then last = e.kept end
       parts[#parts + 1] = pack(BREAKER, id, e.state, e.since, e.until_ms, e.failures, e.successes, e.kept,
         e.bucket_ms, e.bucket, e.rate, #e.probes)
       for i = 1, #e.probes do parts[#parts + 1] = pack('>c8d', e.probes[i].id, e.probes[i].expires) end
+    end
+  end
+  for _, pos in pairs(st.packed) do
+    local kept = unpack('>d', raw, pos + AT_KEPT)
+    if kept > now then
+      if kept > last then last = kept end
+      parts[#parts + 1] = raw:sub(pos, pos + BREAKER_SIZE + raw:byte(pos + AT_PROBES) * PROBE_SIZE - 1)
     end
   end
   return table.concat(parts), last

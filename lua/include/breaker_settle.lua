@@ -49,7 +49,7 @@ end
 
 -- For a result that says nothing of the provider: ends its probe, so that another one may be sent.
 local function breaker_let_go(st, id, probe_id, now)
-  local e = st.breakers and st.breakers[id]
+  local e = st.breakers and breaker_of(st, id)
   if e and breaker_end_probe(e, probe_id, now) then st.dirty = true end
 end
 
@@ -66,8 +66,8 @@ local function breaker_open(e, timeout, now)
 end
 
 local function breaker_settle(st, id, ok, probe_id, now, with)
-  if not st.breakers then st.breakers = {} end
-  local e = st.breakers[id]
+  if not st.breakers then st.breakers, st.packed = {}, {} end
+  local e = breaker_of(st, id)
   if not e then
     e = {
       state = CLOSED, since = 0, until_ms = 0, failures = 0, successes = 0, kept = 0, bucket_ms = 0,

@@ -25,7 +25,7 @@ local function flush_state(st, now)
   local breakers = ''
   if st.breakers then
     local ends
-    breakers, ends = breakers_pack(st.breakers, now)
+    breakers, ends = breakers_pack(st, now)
     if ends > last then last = ends end
   end
   if last > 0 then

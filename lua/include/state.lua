@@ -28,7 +28,7 @@ local MAX_LIMITS = 255
 -- The longest deadline that a task may have, ms; scripts that settle or decide set it from their header.
 local longest_deadline = 0
 local limit_formats = {}
-local breakers_unpack
+local breakers_find
 
 local states = {}
 
@@ -56,7 +56,7 @@ local function state_at(k)
     if format ~= 1 then error('state of format ' .. format) end
     st = { key = KEYS[k], v = limits_of(unpack(limits_format(n), raw)), n = n }
     local after = 3 + n * LIMIT_BYTES
-    if after <= #raw then st.breakers = breakers_unpack(raw, after) end
+    if after <= #raw then breakers_find(st, raw, after) end
   else
     st = { key = KEYS[k], v = {}, n = 0 }
   end

@@ -63,6 +63,9 @@ class Boot:
         self._start(parts.policies.measure.run(), "measure")
         self._start(parts.policies.breaker_episodes.run(), "breaker episodes")
         await self._until_done("serving", self._open_endpoint)
+        if platform.settings.api == "on":
+            await parts.api.poll()
+            self._start(parts.api.run(), "api")
         _settle_garbage_collector()
         parts.deciding.standstill.start()
         log.info("pod %s serves", platform.settings.pod_name, extra={"event": Event.POD_READY})

@@ -35,6 +35,7 @@ class EverySecond:
             platform.store.lanes.tick()
             self._parts.services.recent.tick()
             self._parts.services.wrong_tokens.tick()
+            self._parts.api.wrong_keys.tick()
             flush_left_out()
             self._parts.tasks.tick()
             self._parts.audit.watch.tick()

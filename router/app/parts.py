@@ -1,5 +1,6 @@
 """All parts of a pod, built in the order in which they need each other."""
 
+from router.app.api import ApiParts
 from router.app.audit import AuditParts
 from router.app.deciding import DecideParts
 from router.app.platform import Platform
@@ -19,3 +20,4 @@ class Parts:
         self.tasks = TaskParts(self.platform, self.policies)
         self.deciding = DecideParts(self.platform, self.audit, self.policies, self.tasks)
         self.services = Services(self.platform, self.policies, self.tasks, self.deciding)
+        self.api = ApiParts(self.platform, self.deciding, self.services.get_decision)

@@ -1,7 +1,8 @@
 """One pod: its parts, and the order in which they start and stop.
 
     start  HTTP (alive, not ready) → gate → NATS → store → seed → streams → consumers → the decide subscription
-    stop   not ready → subscription paused → answers sent → assignments published → consumers stopped → disconnect
+    stop   not ready → no more requests (NATS, API) → answers sent → assignments published → consumers stopped →
+           disconnect
 
 Redis or NATS may be unavailable at boot: the pod starts, is not ready, reports why, and retries. It takes requests from
 the first readiness on; later outages are metrics and alerts. Readiness is only withdrawn while a stream covers a
@@ -156,7 +157,7 @@ class Pod:
         log.info("pod %s has stopped", self._s.pod_name, extra={"event": Event.POD_STOPPED})
 
     async def _drain(self) -> None:
-        await self._parts.deciding.endpoint.pause()
+        await asyncio.gather(self._parts.deciding.endpoint.pause(), self._parts.api.stop())
         await self._parts.deciding.decide.drained()
         await self._parts.tasks.dispatcher.drained()
         await self._parts.services.drained()

@@ -16,8 +16,9 @@ from router.domain.alert import Door
 from router.domain.audit.records import Actor
 from router.domain.decide.decision import Code, Refused
 from router.domain.json import JsonObject
-from router.edge.http import HttpServer
-from router.edge.pages import pages
+from router.edge.http.pages import pages
+from router.edge.http.server import HttpServer
+from router.edge.http.site import site
 from router.usecases.admin.acts.act import AdminServices
 from router.usecases.admin.admin import Admin
 from router.usecases.admin.backpressure import Backpressure, RecentLatency
@@ -25,7 +26,7 @@ from router.usecases.admin.get_decision import GetDecision
 from router.usecases.admin.overrides import OverrideService
 from router.usecases.admin.purge import Purger
 from router.usecases.admin.reads import ReadBounds, Reads
-from router.usecases.admin.wrong_tokens import WrongTokens
+from router.usecases.admin.wrong_secrets import ADMIN_TOKEN, WrongSecrets
 from router.usecases.policies.publish import PolicyPublisher
 from router.wire import subjects
 from router.wire.reply import encode
@@ -51,18 +52,30 @@ class Services:
             max_in_flight=s.max_in_flight,
         )
         self.http = HttpServer(
-            pages(
-                pod=s.pod_name,
-                version=__version__,
-                readiness=platform.readiness,
-                telemetry=t,
-                backpressure_active=self._backpressure.active,
-                gate=platform.gate_facts,
+            site(
+                pages(
+                    pod=s.pod_name,
+                    version=__version__,
+                    readiness=platform.readiness,
+                    telemetry=t,
+                    backpressure_active=self._backpressure.active,
+                    gate=platform.gate_facts,
+                )
             ),
             max_connections=s.http_max_connections,
         )
         self.tokens = admin_tokens(s)
-        self.wrong_tokens = WrongTokens(t, platform.alerts, time.monotonic)
+        self.wrong_tokens = WrongSecrets(
+            ADMIN_TOKEN, platform.alerts, count=t.admin_wrong_tokens.inc, clock=time.monotonic
+        )
+        self.get_decision = GetDecision(
+            platform.store.decisions,
+            platform.store.tasks,
+            telemetry=t,
+            on_isolation_violation=partial(platform.isolation.violated, Door.QUERY),
+            legacy_codes=s.legacy_error_codes,
+            message_index=s.message_index != "off",
+        )
         self._open: list[service.Service] = []
 
     async def open(self) -> None:
@@ -71,22 +84,14 @@ class Services:
         :raises BusError: NATS is unavailable, or does not permit a subscription.
         """
         platform = self._platform
-        s, store = platform.settings, platform.store
-        get_decision = GetDecision(
-            store.decisions,
-            store.tasks,
-            telemetry=platform.telemetry,
-            on_isolation_violation=partial(platform.isolation.violated, Door.QUERY),
-            legacy_codes=s.legacy_error_codes,
-            message_index=s.message_index != "off",
-        )
+        s = platform.settings
         headers = {"router-pod": s.pod_name}
         fault = partial(_fault_reply, legacy_codes=s.legacy_error_codes)
         served = (
-            (subjects.GET_DECISION, get_decision),
+            (subjects.GET_DECISION, self.get_decision),
             (subjects.BACKPRESSURE, self._backpressure),
             (f"{subjects.ADMIN}.*", self._admin()),
-            (f"{subjects.GET_DECISION}.>", get_decision),
+            (f"{subjects.GET_DECISION}.>", self.get_decision),
         )
         for subject, handler in served[len(self._open) :]:
             opened = await service.serve(

@@ -13,6 +13,7 @@ from router.cli import (
     explain,
     gate,
     idempotency,
+    key,
     local,
     policy,
     provider,
@@ -53,6 +54,7 @@ def build() -> typer.Typer:
     app.command()(gate.gate)
     app.command()(worker.worker)
     app.command()(selftest.selftest)
+    app.add_typer(key.app, name="key")
     app.add_typer(acl.app, name="acl")
     app.command()(config.config)
     app.command()(config.version)

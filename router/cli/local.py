@@ -12,6 +12,7 @@ def local(
     ] = False,
     data_dir: Annotated[Path, typer.Option(help="Folder for data and logs; kept over restarts.")] = Path(".local"),
     port: Annotated[int, typer.Option(min=1, max=65535, help="HTTP port of the first pod, if it is free.")] = 8080,
+    api_port: Annotated[int, typer.Option(min=1, max=65535, help="API port of the first pod, if it is free.")] = 8180,
     pods: Annotated[int, typer.Option(min=2, max=16, help="Router pods, each a process.")] = 2,
 ) -> None:
     """Start a small fleet on real servers here, prove it works, and serve until Ctrl-C.
@@ -26,5 +27,5 @@ def local(
     from router.local.terminal import own_terminal
 
     with own_terminal():
-        code = asyncio.run(run_local(Options(data_dir, port, pods), once=once))
+        code = asyncio.run(run_local(Options(data_dir, http_port=port, api_port=api_port, pods=pods), once=once))
     raise typer.Exit(code)

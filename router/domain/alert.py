@@ -38,6 +38,7 @@ class Condition(StrEnum):
     BREAKER_OPENED = "breaker_opened"
     ISOLATION_VIOLATION = "isolation_violation"
     ADMIN_TOKENS_GUESSED = "admin_tokens_guessed"
+    API_KEYS_GUESSED = "api_keys_guessed"
     REPLY_SUBJECT_REFUSED = "reply_subject_refused"
     DEAD_LETTERS = "dead_letters"
     USAGE_NOT_DRAINING = "usage_not_draining"
@@ -126,6 +127,12 @@ ALERTS: dict[Condition, Kind] = {
         component="admin",
         scope=FLEET,
         message="a pod refused 100 wrong admin tokens within a minute: someone may be guessing tokens",
+    ),
+    Condition.API_KEYS_GUESSED: Kind(
+        _C,
+        component="api",
+        scope=FLEET,
+        message="a pod refused 100 wrong API keys within a minute: someone may be guessing keys",
     ),
     Condition.REPLY_SUBJECT_REFUSED: Kind(
         _W,

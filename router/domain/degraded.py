@@ -46,6 +46,8 @@ class Degradable(StrEnum):
     """Redis may evict keys since its policy was changed: lost counters admit too much."""
     STORE_WALKS = "store_walks"
     """Walks over all of Redis: sizes by kind, purges, and lists over all tenants."""
+    API = "api"
+    """The HTTP API: it is not open, or a changed file cannot be used. Requests over NATS are answered."""
     FUNCTION_LIBRARY = "function_library"
     """Redis functions. Without FCALL or FUNCTION LOAD decisions are the same, and each call costs Redis more. Without
     FUNCTION LIST or DELETE, libraries of versions that are gone stay in Redis.

@@ -24,6 +24,9 @@ Namespace = Literal["request", "key"]
 
 _VERSION_MASK, _VERSION_4 = 0x0F, 0x40
 _VARIANT_MASK, _VARIANT_RFC = 0x3F, 0x80
+# The same shape for the 10 bytes of a name, which are bytes 2 to 12 of an id.
+_NAME_MASK = int.from_bytes(bytes.fromhex("ffffffff0fff3fffffff"))
+_NAME_SHAPE = int.from_bytes(bytes.fromhex("00000000400080000000"))
 
 
 def partition_of(tenant_id: str, partitions: int) -> int:
@@ -43,9 +46,8 @@ def idempotency_name(tenant_id: str, namespace: Namespace, key: str, *, step: st
     `namespace` separates request ids from idempotency keys. `step` is the caller's fallback step: a request for the
     next provider gets a decision of its own. The fields are joined by NUL, so no field may contain it.
     """
-    raw = bytearray(PARTITION_BYTES)
-    raw += blake2b(f"{tenant_id}\0{namespace}\0{key}\0{step}".encode(), digest_size=NAME_BYTES).digest()
-    return _uuid4_shaped(raw)[PARTITION_BYTES:]
+    digest = blake2b(f"{tenant_id}\0{namespace}\0{key}\0{step}".encode(), digest_size=NAME_BYTES).digest()
+    return (int.from_bytes(digest) & _NAME_MASK | _NAME_SHAPE).to_bytes(NAME_BYTES)
 
 
 def decision_id(partition: int, name: bytes, random: bytes) -> bytes:

@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from router.installed_files import examples_dir
 from router.local import servers
-from router.local.folder import ADMIN_TOKEN, CP_STATE, Folder
+from router.local.folder import ADMIN_TOKEN, API_KEYS, CP_STATE, Folder
 from router.local.processes import Child, LocalError, spawn, talk, until_ready
 
 POD_READY_S = 60.0
@@ -32,6 +32,7 @@ _OURS = (
     "ROUTER_REDIS_",
     "ROUTER_ADMIN_",
     "ROUTER_HTTP_",
+    "ROUTER_API",
     "ROUTER_POD_",
     "ROUTER_POLICY_",
     "ROUTER_CP_",
@@ -47,25 +48,32 @@ Say = Callable[[str], None]
 
 
 class Options(Struct, frozen=True):
-    """Folder, size and ports. `http_port` is the first pod's, if it is free."""
+    """Folder, size and ports. `http_port` and `api_port` are the first pod's, if they are free."""
 
     data: Path
     http_port: int = 8080
+    api_port: int = 8180
     pods: int = 2
 
 
 class Pod:
-    """One pod: its name, its address, and the process that runs it now."""
+    """One pod: its name, its addresses, and the process that runs it now."""
 
-    def __init__(self, name: str, port: int) -> None:
+    def __init__(self, name: str, port: int, api_port: int) -> None:
         self.name = name
         self.port = port
+        self.api_port = api_port
         self.child: Child | None = None
 
     @property
     def http(self) -> str:
-        """Base URL."""
+        """Base URL of the management port."""
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def api(self) -> str:
+        """Base URL of the API."""
+        return f"http://127.0.0.1:{self.api_port}/v1"
 
 
 class Fleet:
@@ -79,6 +87,7 @@ class Fleet:
         self.pods: list[Pod] = []
         self.tenants = sorted(p.name for p in (examples_dir() / "policies").iterdir() if p.is_dir())
         self.admin_token = secrets.token_urlsafe(24)
+        self.api_key = ""
         self.nats_url = ""
         self.redis_url = ""
         self._servers: list[Child] = []
@@ -103,6 +112,8 @@ class Fleet:
             "nats": self.nats_url,
             "redis": self.redis_url,
             "http": self.pods[0].http,
+            "api": self.pods[0].api,
+            "api_key": self.api_key,
             "pods": [p.http for p in self.pods],
             "tenants": self.tenants,
             "admin_token": self.admin_token,
@@ -137,9 +148,14 @@ class Fleet:
         self.redis_url = f"redis://127.0.0.1:{valkey.port}/0"
         self.nats_url = f"nats://127.0.0.1:{nats.port}"
         self._folder.write_state(self.admin_token)
+        self.api_key = self._folder.api_key()
+        taken: list[int] = []
         for n in range(self._options.pods):
-            port = servers.free_port(self._options.http_port + n, taken=[p.port for p in self.pods])
-            self.pods.append(Pod(f"router-{n + 1}", port))
+            ports = []
+            for preferred in (self._options.http_port, self._options.api_port):
+                ports.append(servers.free_port(preferred + n, taken=taken))
+                taken.append(ports[-1])
+            self.pods.append(Pod(f"router-{n + 1}", *ports))
         self._say(f"starting {len(self.pods)} pods")
         await asyncio.gather(*(self._start_pod(p) for p in self.pods))
         self._say("starting the example worker")
@@ -188,6 +204,10 @@ class Fleet:
                 "ROUTER_REDIS_URL": self.redis_url,
                 "ROUTER_HTTP_HOST": "127.0.0.1",
                 "ROUTER_HTTP_PORT": str(pod.port),
+                "ROUTER_API": "on",
+                "ROUTER_API_HOST": "127.0.0.1",
+                "ROUTER_API_PORT": str(pod.api_port),
+                "ROUTER_API_KEYS_FILE": str(self.data / API_KEYS),
                 "ROUTER_POLICY_DIR": str(examples_dir() / "policies"),
                 "ROUTER_CP_STATE_PATH": str(self.data / CP_STATE),
                 "ROUTER_ADMIN_TOKEN_FILE": str(self.data / ADMIN_TOKEN),

@@ -8,11 +8,15 @@ from typing import IO
 
 import orjson
 
+from router.domain.api_key import ApiRole, Asker
+from router.edge.api.key_file import KeyFile, new_key
 from router.local.processes import LocalError
+from router.wire.api_keys import digest_of
 
 READY = "ready.json"
 CP_STATE = "cp_state.json"
 ADMIN_TOKEN = "admin_token"  # noqa: S105 - a file's name
+API_KEYS, API_KEY = "api_keys.json", "api_key"
 
 
 class Folder:
@@ -69,6 +73,20 @@ class Folder:
         }
         (self._path / CP_STATE).write_bytes(orjson.dumps(state, option=orjson.OPT_INDENT_2))
         self._write_private(ADMIN_TOKEN, admin_token.encode())
+
+    def api_key(self) -> str:
+        """Return a key of the HTTP API for every tenant. It is made at the first start, and kept with its file."""
+        file = KeyFile(self._path / API_KEYS)
+        try:
+            text = (self._path / API_KEY).read_text()
+            if digest_of(text) in {key.digest for key in file.entries()}:
+                return text
+        except FileNotFoundError:
+            pass
+        key, text = new_key(Asker("local", ApiRole.ADMIN))
+        file.add(key)
+        self._write_private(API_KEY, text.encode())
+        return text
 
     def write_ready(self, facts: dict[str, object]) -> None:
         """Write the addresses of the fleet for the command line. The file holds the token, so only this user can read

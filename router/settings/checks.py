@@ -28,6 +28,7 @@ def contradictions(s: Settings) -> Iterator[Contradiction]:
     yield from _streams(s)
     yield from _dispatch(s)
     yield from _admin(s)
+    yield from _api(s)
     if s.policy_source == "files" and s.policy_dir is None:
         yield ("policy_dir", "policy_source"), "must be set when the policy source is files"
 
@@ -117,6 +118,33 @@ def _redis_tls(s: Settings, field: str, url: str) -> Iterator[Contradiction]:
         for weakened in redis_url.weakened(url):
             remedy = "remove it, or accept any server with ROUTER_REDIS_TLS_INSECURE=true"
             yield (field, "redis_tls_insecure"), f"weakens TLS by {weakened}: {remedy}"
+
+
+def _api(s: Settings) -> Iterator[Contradiction]:
+    if (s.api_tls_cert is None) != (s.api_tls_key is None):
+        yield ("api_tls_cert", "api_tls_key"), "certificate and key go together: set both or neither"
+    if s.api_tls_client_ca is not None and s.api_tls_cert is None:
+        yield (
+            ("api_tls_client_ca", "api_tls_cert"),
+            "works only over TLS: set ROUTER_API_TLS_CERT and ROUTER_API_TLS_KEY",
+        )
+    if s.api_auth == "open" and s.api_keys_file is not None:
+        yield ("api_keys_file", "api_auth"), "has no effect where ROUTER_API_AUTH is open: set keys, or remove the file"
+    if s.api_hosts and s.api_auth != "open":
+        yield ("api_hosts", "api_auth"), "has an effect only where ROUTER_API_AUTH is open: remove it"
+    if s.api == "on" and s.api_auth == "keys" and s.api_keys_file is None:
+        hint = "`router key create` makes one, or let anybody ask with ROUTER_API_AUTH=open"
+        yield ("api_keys_file", "api_auth"), f"is needed where ROUTER_API is on: {hint}"
+    if s.api == "on" and s.api_port != 0 and s.api_port == s.http_port:
+        yield ("api_port", "http_port"), "is the port of /livez, /readyz and /metrics: choose another one"
+    for origin in s.api_cors_origins:
+        if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
+            yield (
+                ("api_cors_origins",),
+                f"{origin!r} is no origin: write scheme, host and port, such as https://a.example",
+            )
+        if origin == "*" and s.api_auth == "open":
+            yield ("api_cors_origins", "api_auth"), "lets every web page ask without a key: name the pages"
 
 
 def _deadlines(s: Settings) -> Iterator[Contradiction]:

@@ -61,6 +61,9 @@ class Event(StrEnum):
     ADMIN_REFUSED = "admin.refused"
     ADMIN_WRONG_TOKEN = "admin.wrong_token"  # noqa: S105 - the name of an event
     ADMIN_TOKEN_SHORT = "admin.token_short"  # noqa: S105
+    API_KEYS_READ = "api.keys_read"
+    API_FILES_REFUSED = "api.files_refused"
+    API_WRONG_KEY = "api.wrong_key"
     EXTENSION_BREAKER = "extension.breaker"
     DECISION_UNDONE = "decision.undone"
     AUDIT = "audit"

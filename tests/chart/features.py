@@ -46,6 +46,26 @@ FEATURES: dict[str, Values] = {
             },
         }
     },
+    "api with keys, TLS and an ingress": {
+        "api": {
+            "enabled": True,
+            "existingSecret": "api-keys",
+            "corsOrigins": ["https://console.example"],
+            "tls": {"existingSecret": "api-tls", "clientCaKey": "ca.crt"},
+            "service": {"annotations": {"team": "platform"}},
+            "ingress": {"enabled": True, "className": "nginx", "host": "router.example", "tlsSecret": "router-tls"},
+        },
+        "networkPolicy": {"apiFrom": [{"podSelector": {"matchLabels": {"app": "gateway"}}}]},
+    },
+    "open api behind a gateway": {
+        "api": {
+            "enabled": True,
+            "auth": "open",
+            "hosts": ["router.internal"],
+            "service": {"port": 80},
+            "httpRoute": {"enabled": True, "parentRefs": [{"name": "public"}], "hostnames": ["router.example"]},
+        },
+    },
     "redis with a replica": {
         "redis": {"url": "redis://redis:6379/0", "replicaUrl": "redis://redis-replica:6381/0"},
     },

@@ -102,9 +102,53 @@ class ScaledObject(Closed):
     triggers: Annotated[list[Trigger], Meta(min_length=1)]
 
 
+class ParentReference(Closed):
+    """A gateway."""
+
+    name: Text
+    namespace: Text | None = None
+    section: Text | None = field(name="sectionName", default=None)
+
+
+class PathMatch(Closed):
+    """A path and all below it."""
+
+    type: Text
+    value: Annotated[str, Meta(pattern="^/")]
+
+
+class RouteMatch(Closed):
+    """Which requests."""
+
+    path: PathMatch
+
+
+class BackendReference(Closed):
+    """A Service."""
+
+    name: Text
+    port: Annotated[int, Meta(ge=1, le=65535)]
+
+
+class RouteRule(Closed):
+    """Where requests go."""
+
+    matches: Annotated[list[RouteMatch], Meta(min_length=1)]
+    backends: Annotated[list[BackendReference], Meta(min_length=1)] = field(name="backendRefs")
+
+
+class HTTPRoute(Closed):
+    """gateway.networking.k8s.io/v1."""
+
+    parents: Annotated[list[ParentReference], Meta(min_length=1)] = field(name="parentRefs")
+    rules: Annotated[list[RouteRule], Meta(min_length=1)]
+    hostnames: list[Text] = []
+
+
 SPECS: dict[tuple[str, str], Any] = {
     ("monitoring.coreos.com/v1", "PodMonitor"): PodMonitor,
     ("monitoring.coreos.com/v1", "ServiceMonitor"): ServiceMonitor,
     ("monitoring.coreos.com/v1", "PrometheusRule"): PrometheusRule,
     ("keda.sh/v1alpha1", "ScaledObject"): ScaledObject,
+    ("gateway.networking.k8s.io/v1", "HTTPRoute"): HTTPRoute,
 }

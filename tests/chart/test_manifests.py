@@ -45,7 +45,13 @@ def test_the_check_can_fail() -> None:
 
 @pytest.mark.parametrize(
     ("feature", "field"),
-    [("keda", "pollInterval"), ("pod monitor", "podMetricEndpoints"), ("service monitor", "path"), ("rules", "group")],
+    [
+        ("keda", "pollInterval"),
+        ("pod monitor", "podMetricEndpoints"),
+        ("service monitor", "path"),
+        ("rules", "group"),
+        ("open api behind a gateway", "host"),
+    ],
 )
 def test_the_check_of_operators_kinds_can_fail(feature: str, field: str) -> None:
     """Kubernetes has no schema of them, so the chart's own list of their fields must see it."""

@@ -24,7 +24,24 @@ TYPOS: dict[str, Values] = {
     "subPath": {"extraVolumeMounts": [{"name": "x", "mountPath": "/x", "subPath": "y"}]},
 }
 
+KEYS: Values = {"enabled": True, "existingSecret": "keys"}
+
 GUARDS: dict[str, Values] = {
+    "set audit.identitySecret": {"settings": {"ROUTER_AUDIT_IDENTITY": "hashed"}},
+    "set api.existingSecret": {"api": {"enabled": True}},
+    "drop it, or set api.auth to keys": {"api": {"enabled": True, "auth": "open", "existingSecret": "keys"}},
+    "api.hosts has an effect only": {"api": {**KEYS, "hosts": ["a"]}},
+    "set api.enabled, or disable": {"api": {"ingress": {"enabled": True, "host": "a"}}},
+    "enable api.ingress or api.httpRoute": {
+        "api": {
+            **KEYS,
+            "ingress": {"enabled": True, "host": "a"},
+            "httpRoute": {"enabled": True, "parentRefs": [{"name": "g"}]},
+        }
+    },
+    "set api.ingress.host": {"api": {**KEYS, "ingress": {"enabled": True}}},
+    "set api.httpRoute.parentRefs": {"api": {**KEYS, "httpRoute": {"enabled": True}}},
+    "set api.tls.existingSecret": {"api": {**KEYS, "tls": {"clientCaKey": "ca.crt"}}},
     "enable hpa or keda, not both": {"hpa": {"enabled": True}, "keda": {"enabled": True, "prometheusUrl": "http://p"}},
     "set hpa.cpuPercent or hpa.inFlight": {"hpa": {"enabled": True, "cpuPercent": 0}},
     "hpa.minReplicas must not be more": {"hpa": {"enabled": True, "minReplicas": 9, "maxReplicas": 3}},

@@ -15,9 +15,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from router.domain.degraded import Degradable
-from router.edge.http import HttpServer, Response
-from router.edge.listen import raise_open_files
-from router.edge.pages import OncePerSecond, pages
+from router.edge.http.listen import raise_open_files
+from router.edge.http.pages import OncePerSecond, pages
+from router.edge.http.server import HttpServer
+from router.edge.http.site import Response, site
 from router.edge.readiness import Readiness
 from router.telemetry import Telemetry
 
@@ -68,7 +69,9 @@ class Pod:
         def broken() -> Response:
             raise RuntimeError("a bug")
 
-        self.server = HttpServer({**routes, "/broken": broken}, timeout_s=timeout_s, max_connections=max_connections)
+        self.server = HttpServer(
+            site({**routes, "/broken": broken}), timeout_s=timeout_s, max_connections=max_connections
+        )
         self.port = 0
 
     @asynccontextmanager

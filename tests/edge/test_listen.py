@@ -9,8 +9,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from router.edge.http import HttpServer, Response
-from router.edge.listen import listening_socket, raise_open_files
+from router.edge.http.listen import listening_socket, raise_open_files
+from router.edge.http.server import HttpServer
+from router.edge.http.site import Response, site
 
 HAS_IPV6 = socket.has_dualstack_ipv6()
 needs_ipv6 = pytest.mark.skipif(not HAS_IPV6, reason="this machine has no IPv6")
@@ -37,7 +38,7 @@ def listening(host: str) -> Iterator[socket.socket]:
 async def test_the_log_has_the_address_as_in_a_url(host: str, shown: str, caplog: pytest.LogCaptureFixture) -> None:
     """An IPv6 address stands in brackets, so that the port is its own."""
     caplog.set_level("INFO")
-    server = HttpServer({})
+    server = HttpServer(site({}))
     port = await server.start(host, 0)
     await server.stop()
     (line,) = [r.getMessage() for r in caplog.records if "listening" in r.getMessage()]
@@ -100,7 +101,8 @@ def test_the_limit_of_open_files_is_raised() -> None:
     """To its hard bound, in a process that begins with less."""
     code = (
         "import resource; _, hard = resource.getrlimit(resource.RLIMIT_NOFILE);hard = min(hard, 4096) if hard > 0 else "
-        "4096;resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard));from router.edge.listen import raise_open_files; "
+        "4096;resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard)); "
+        "from router.edge.http.listen import raise_open_files; "
         "assert raise_open_files() == hard;assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
@@ -111,9 +113,9 @@ async def test_connections_take_half_of_the_files_at_most(
     files: int | None, maximum: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The other half is for NATS and Redis."""
-    monkeypatch.setattr("router.edge.http.raise_open_files", lambda: files)
+    monkeypatch.setattr("router.edge.http.server.raise_open_files", lambda: files)
     caplog.set_level("INFO")
-    server = HttpServer({"/livez": lambda: Response(200, b"{}")})
+    server = HttpServer(site({"/livez": lambda: Response(200, b"{}")}))
     await server.start("127.0.0.1", 0)
     await server.stop()
     assert f"{maximum} connections" in caplog.text

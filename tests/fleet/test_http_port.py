@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
-from router.edge.listen import raise_open_files
+from router.edge.http.listen import raise_open_files
 from tests.fleet.conftest import Own
 from tests.fleet.foreign import Foreign, task
 from tests.fleet.harness import PLAIN, Pod

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -15,9 +16,11 @@ import psutil
 import pytest
 from msgspec import Struct
 
+from tests.http_client import HttpClient
+
 pytestmark = pytest.mark.usefixtures("servers")
 
-USUAL_PORTS = (6379, 4222, 8080)
+USUAL_PORTS = (6379, 4222, 8080, 8180)
 START_S = 90
 
 
@@ -215,7 +218,7 @@ async def test_a_killed_fleet_leaves_no_orphan(mortal: Serving) -> None:
 async def test_ready_says_where_everything_is(serving: Serving) -> None:
     """The READY line has the documented keys, and what it names answers."""
     facts = serving.ready
-    assert {"nats", "redis", "http", "pods", "tenants", "admin_token"} <= facts.keys()
+    assert {"nats", "redis", "http", "pods", "api", "api_key", "tenants", "admin_token"} <= facts.keys()
     assert facts["pods"][0] == facts["http"]
     assert facts["tenants"] == ["acme", "globex", "initech"]
     for base in facts["pods"]:
@@ -257,3 +260,15 @@ async def test_a_pod_that_dies_is_started_again(serving: Serving) -> None:
     after = serving.pods()
     assert len(after) == len(before)
     assert victim.pid not in after
+
+
+async def test_the_api_answers_with_the_key_of_the_ready_line(serving: Serving) -> None:
+    """On every pod; the key file and the key are the user's only."""
+    key = serving.ready["api_key"]
+    host, _, path = serving.ready["api"].removeprefix("http://").partition("/")
+    async with await HttpClient.to(int(host.rpartition(":")[2])) as client:
+        body = {"version": "1", "tenant_id": "acme", "request_id": "over-http", "task": {"type": "chat"}}
+        reply = await client.ask("POST", f"/{path}/decide", body, authorization=f"Bearer {key}")
+    assert (reply.status, reply.json["ok"]) == (200, True)
+    for name in ("api_key", "api_keys.json"):
+        assert stat.S_IMODE((serving.folder / ".local" / name).stat().st_mode) == 0o600

@@ -81,6 +81,35 @@
 {{- if and .Values.admin.existingSecret (not (or .Values.admin.viewerKey .Values.admin.operatorKey .Values.admin.adminKey .Values.admin.tokensKey)) -}}
 {{- fail "admin.existingSecret is set, but not what is in it: name admin.viewerKey, operatorKey, adminKey or tokensKey." -}}
 {{- end -}}
+{{- with .Values.api -}}
+{{- if and .enabled (eq .auth "keys") (not .existingSecret) -}}
+{{- fail "The HTTP API asks for keys: make a file with router key create, and set api.existingSecret to a secret that holds it." -}}
+{{- end -}}
+{{- if and (eq .auth "open") .existingSecret -}}
+{{- fail "api.existingSecret has no effect where api.auth is open: drop it, or set api.auth to keys." -}}
+{{- end -}}
+{{- if and .hosts (ne .auth "open") -}}
+{{- fail "api.hosts has an effect only where api.auth is open: drop it." -}}
+{{- end -}}
+{{- if and (or .ingress.enabled .httpRoute.enabled) (not .enabled) -}}
+{{- fail "There is no HTTP API to lead to: set api.enabled, or disable api.ingress and api.httpRoute." -}}
+{{- end -}}
+{{- if and .ingress.enabled .httpRoute.enabled -}}
+{{- fail "One way leads to the API: enable api.ingress or api.httpRoute, not both." -}}
+{{- end -}}
+{{- if and .ingress.enabled (not .ingress.host) -}}
+{{- fail "An Ingress needs a name: set api.ingress.host." -}}
+{{- end -}}
+{{- if and .httpRoute.enabled (not .httpRoute.parentRefs) -}}
+{{- fail "An HTTPRoute belongs to a gateway: set api.httpRoute.parentRefs." -}}
+{{- end -}}
+{{- if and .tls.clientCaKey (not .tls.existingSecret) -}}
+{{- fail "api.tls.clientCaKey names a key, but no secret: set api.tls.existingSecret." -}}
+{{- end -}}
+{{- end -}}
+{{- if and (eq (get .Values.settings "ROUTER_AUDIT_IDENTITY") "hashed") (not .Values.audit.identitySecret) -}}
+{{- fail "ROUTER_AUDIT_IDENTITY is hashed and has no key: set audit.identitySecret to a secret that holds it." -}}
+{{- end -}}
 {{- if and .Values.policies.existingConfigMap .Values.policies.documents -}}
 {{- fail "Policies come from one ConfigMap: set policies.documents or policies.existingConfigMap, not both." -}}
 {{- end -}}

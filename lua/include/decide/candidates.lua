@@ -22,7 +22,7 @@ end
 local function unfit(c, row, st, max_probes, part)
   local verdict = head.levers and head.levers[c.entry]
   if verdict then return verdict end
-  local b = max_probes and st and st.breakers and st.breakers[c.entry]
+  local b = max_probes and st and st.breakers and breaker_of(st, c.entry)
   if b and b.state == CLOSED then
     if part and breaker_slow(st, b, part, now) then return V_SLOW end
   elseif b then
@@ -98,7 +98,7 @@ local function when_all_open(list, verdicts, row, st)
   local best, index
   for i = 1, #list do
     if verdicts[i] == V_OPEN or verdicts[i] == V_PROBES then
-      local b = st.breakers[list[i].entry]
+      local b = breaker_of(st, list[i].entry)
       if not best or b.until_ms < best.until_ms then best, index = b, i end
     end
   end

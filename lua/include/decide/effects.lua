@@ -3,7 +3,7 @@ local MAX_STEPS = 64
 
 -- Takes a probe lease on the candidate's breaker, which is half open from now on.
 local function take_probe(st, c, until_ms)
-  local b = st.breakers[c.entry]
+  local b = breaker_of(st, c.entry)
   if b.state == OPEN and now >= b.until_ms then
     b.state, b.successes = HALF_OPEN, 0
     audit(pack('>BBddc8c16', 2, AUDIT_HALF_OPENED, now, now_us, c.entry, decision) .. features)

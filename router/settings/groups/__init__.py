@@ -1,6 +1,7 @@
 """All settings by group: name, type, default, bounds, description. `router config` and docs/REFERENCE.md print them."""
 
 from router.settings.groups.admin import Admin
+from router.settings.groups.api import Api
 from router.settings.groups.group import Group
 from router.settings.groups.observe import Observe
 from router.settings.groups.pod import Pod
@@ -12,6 +13,7 @@ from router.settings.groups.streams import Streams
 
 GROUPS: tuple[type[Group], ...] = (
     Pod,
+    Api,
     Nats,
     Redis,
     Store,
@@ -25,7 +27,7 @@ GROUPS: tuple[type[Group], ...] = (
 )
 
 
-class Settings(Pod, Nats, Redis, Store, Policies, Gate, Intake, Dispatch, Streams, Admin, Observe):
+class Settings(Pod, Api, Nats, Redis, Store, Policies, Gate, Intake, Dispatch, Streams, Admin, Observe):
     """All settings of one pod; read-only."""
 
     @property

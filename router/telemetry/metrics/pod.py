@@ -22,6 +22,12 @@ class PodMetrics:
         self.admin_wrong_tokens = families.counter(
             "admin_wrong_tokens", documentation="Admin acts refused because their token is unknown."
         )
+        self.api_requests = families.counter(
+            "api_requests", documentation="HTTP requests to the API, by route and status.", labels=("route", "status")
+        )
+        self.api_wrong_keys = families.counter(
+            "api_wrong_keys", documentation="HTTP requests refused because their API key is unknown."
+        )
         self.rotations = families.counter(
             "secret_rotations",
             documentation="Changed secret files, by part (nats, redis, admin) and outcome: done, or refused (also as "

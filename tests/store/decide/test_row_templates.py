@@ -166,12 +166,12 @@ def test_a_limit_that_looks_like_the_gap_is_packed_field_by_field() -> None:
     assert RowPacker(KEYS, os.urandom)._parts.of(stored).reserved is None
 
 
-def test_estimates_of_one_call_do_not_mix(store: Store) -> None:
+def test_estimates_of_one_call_do_not_mix(store_at_once: Store) -> None:
     """Rows of one policy share its template; each has its own units."""
-    tenant = store.tenant()
+    tenant = store_at_once.tenant()
     tokens = limit("t", Scope.TENANT, Resource.TOKENS, 1_000, 60_000)
     stored = policy_of("a", limits=[tokens])
     for n, estimate in enumerate((10, 300, 70_000, 0)):
         wanted = request_of(tenant, f"r{n}", options=Options(estimate_tokens=estimate))
-        outcome = store.one(wanted, stored)
+        outcome = store_at_once.one(wanted, stored)
         assert isinstance(outcome, Admitted) == (estimate < 1_000)

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 from router.domain.alert import Condition
 from router.domain.json import JsonObject
 from router.telemetry import Telemetry
-from router.usecases.admin.wrong_tokens import WrongTokens
+from router.usecases.admin.wrong_secrets import ADMIN_TOKEN, WrongSecrets
 
 
 class Room:
@@ -18,7 +18,9 @@ class Room:
         self.now = 1000.0
         self.alerts: list[Condition] = []
         self.telemetry = Telemetry(CollectorRegistry())
-        self.watch = WrongTokens(self.telemetry, self, lambda: self.now)
+        self.watch = WrongSecrets(
+            ADMIN_TOKEN, self, count=self.telemetry.admin_wrong_tokens.inc, clock=lambda: self.now
+        )
 
     def occurred(
         self, condition: Condition, scope: str, *, message: str = "", metadata: JsonObject | None = None

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import orjson
 
 from router.domain.json import JsonObject
-from router.edge.http import Handler, Response
+from router.edge.http.site import Handler, Response
 from router.edge.readiness import Readiness
 from router.telemetry import CONTENT_TYPE, Telemetry, render
 

@@ -13,7 +13,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from router.edge.connections import Connections
+from router.edge.http.connections import Connections
 
 MAX_HEAD_BYTES = 16 << 10
 _MAX_PIPELINED = 32
@@ -92,10 +92,25 @@ class BoundedProtocol(HttpToolsProtocol):
             self.url = b"/"  # absolute form without a path
         super().on_headers_complete()
 
+    def pause_writing(self) -> None:
+        """The client does not read its response: from now on it is waited for."""
+        super().pause_writing()
+        self._open.waits(self)
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        super().resume_writing()
+        self._served()
+
+    def _served(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._open.serves(self)
+
     def on_message_complete(self) -> None:
         """End the request; its answer may already be sent."""
         self._in_body = False
         super().on_message_complete()
+        self._served()
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""

@@ -1,0 +1,1 @@
+"""An HTTP port in the pod's loop, and the pages of the management port."""
