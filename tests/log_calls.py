@@ -6,14 +6,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 _LEVELS = frozenset({"debug", "info", "warning", "error", "exception", "critical"})
+_ROWS = ".text"
 _PLACE = re.compile(r"%[-+ #0]*\d*(?:\.\d+)?([a-zA-Z%])")
 
 
 def wrong(source: str) -> Iterator[str]:
     """What is wrong with each log call that passes values, with its line.
 
-    Its text is a literal, or a name that this module gives one; it has one place for each value. `logging` notices
-    neither before the line is written, and then drops the line.
+    Its text is a literal, a name that this module gives one, or the field `text` of a row whose literals are in this
+    module; it has one place for each value. `logging` notices neither before the line is written, and then drops it.
     """
     if "log." not in source:
         return  # most modules log nothing; the walk below costs ten milliseconds
@@ -39,12 +40,14 @@ def _is_log(function: ast.expr) -> bool:
 
 
 def _texts(nodes: Iterable[ast.AST]) -> dict[str, list[str]]:
-    """The literals that each name is given anywhere in the module."""
+    """The literals that each name is given anywhere in the module, and those that have places."""
     found: dict[str, list[str]] = defaultdict(list)
     for node in nodes:
         match node:
             case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=str(text))):
                 found[name].append(text)
+            case ast.Constant(value=str(text)) if _places(text):
+                found[_ROWS].append(text)
     return found
 
 
@@ -54,6 +57,8 @@ def _literals(text: ast.expr, texts: dict[str, list[str]]) -> list[str]:
             return [literal]
         case ast.Name(id=name):
             return texts.get(name, [])
+        case ast.Attribute(attr="text"):
+            return texts.get(_ROWS, [])
     return []
 
 

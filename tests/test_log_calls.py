@@ -30,6 +30,7 @@ def test_every_log_line_can_be_written() -> None:
         "log.error(str(fault))",
         "TEXT = 'no stream covers %s'\nlog.warning(TEXT, subject)",
         "def f():\n    text = '%s (%d more)'\n    log.warning(text, name, more)",
+        "ROW = Kind(1, '%d wrong keys')\nlog.warning(ROW.text, count)",
         "other.error(a, b)",
     ],
 )
@@ -43,6 +44,8 @@ def test_what_can_be_written_passes(source: str) -> None:
     [
         ("log.error(why, 'store unavailable: %s')", "line 1: the text is no literal: why"),
         ("log.warning(subject, TEXT)\nTEXT = '%s'", "line 1: the text is no literal: subject"),
+        ("ROW = Kind(1, '%s: %d')\nlog.warning(count, ROW.text)", "line 2: the text is no literal: count"),
+        ("ROW = Kind(1, '%s: %d')\nlog.warning(ROW.text, count)", "line 2: 1 values for '%s: %d'"),
         ("\nlog.exception(str(fault), '%s')", "line 2: the text is no literal: str(fault)"),
         ("log.info('pod starts', name)", "line 1: 1 values for 'pod starts'"),
         ("log.info('%s and %s', name)", "line 1: 1 values for '%s and %s'"),
