@@ -4,6 +4,7 @@ from itertools import chain
 
 from tests.survive.row import Row
 from tests.survive.rows import (
+    api,
     clocks,
     clusters,
     disks,
@@ -34,5 +35,6 @@ ROWS: tuple[Row, ...] = tuple(
         files.ROWS,
         secrets.ROWS,
         floods.ROWS,
+        api.ROWS,
     )
 )
