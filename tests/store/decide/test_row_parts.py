@@ -5,6 +5,7 @@ from typing import Any
 
 from router.domain.decide.outcome import Admitted
 from router.domain.decide.plan import plan
+from router.domain.decide.request import Options
 from router.domain.policy.model import provider
 from router.store.decide.row_parts import PolicyParts
 from router.store.decisions import decide_script
@@ -34,13 +35,17 @@ def test_an_order_is_packed_once() -> None:
     assert len(part.orders) == 2
 
 
+_LONG = Options(deadline_ms=600_000)
+"""No lease ends before the test, however slow the machine is."""
+
+
 def test_a_record_of_very_many_candidates_is_short(store: Store) -> None:
     """128 providers with long names: below 1 KB, the chosen one named, the others counted."""
     tenant = store.tenant()
     names = [f"provider-with-a-long-name-{i:03d}" for i in range(128)]
     p = policy(*(provider(n, priority=128 - i, max_concurrency=1) for i, n in enumerate(names)))
     for i in range(100):
-        assert isinstance(store.one(request(tenant, f"r{i}"), p), Admitted)
+        assert isinstance(store.one(request(tenant, f"r{i}", options=_LONG), p), Admitted)
     rows: Any = store.client.xrange(store.of(tenant).audit)
     assert max(len(fields[b"r"]) for _, fields in rows) < 1_024
     last = store.audit(tenant)[-1]

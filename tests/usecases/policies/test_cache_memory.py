@@ -62,8 +62,8 @@ class Loader:
 
 @pytest.fixture
 def measured() -> Iterator[None]:
-    """tracemalloc on; what parsing makes once (patterns, words) is there already."""
-    full_policy()
+    """tracemalloc on; what parsing and planning make once (patterns, words) is there already."""
+    plan(DecideRequest("t", "r", "p", "chat", bytes(8)), StoredPolicy("p", 1, "0" * 16, full_policy()))
     gc.collect()
     tracemalloc.start()
     yield
