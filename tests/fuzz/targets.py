@@ -33,6 +33,7 @@ from router.store.tenants.walk import kind_of
 from router.wire import extensions, policies
 from router.wire.admin import decode_admin
 from router.wire.alerts import decode_alert, decode_dead_letter
+from router.wire.api_keys import decode_keys, encode_keys
 from router.wire.assignment import usage_identity
 from router.wire.decision_query import decode_decision_query
 from router.wire.fields import MAX_MS
@@ -227,7 +228,31 @@ _USUAL = (
     task_shape(options={"estimate": {"tokens": 0, "cost": None}, "retry": None, "priority": None, "explain": False},
         constraints=None, task={"type": "t", "payload": 2**64 - 1, "payload_ref": None}),
 )  # fmt: skip
+_API_KEYS = _json(
+    {"keys": []},
+    {
+        "keys": [
+            {
+                "id": "00112233",
+                "hash": "sha256:" + "ab" * 32,
+                "principal": "p",
+                "role": "caller",
+                "tenants": ["a", "b"],
+            },
+            {"id": "00112244", "hash": "sha256:" + "cd" * 32, "principal": "q", "role": "admin", "tenants": ["*"]},
+        ]
+    },
+)
+
+
+def _api_keys(data: bytes) -> None:
+    """What is read can be written, and is read again alike."""
+    keys = decode_keys(data)
+    assert decode_keys(encode_keys(keys)) == keys
+
+
 TARGETS: dict[str, Target] = {
+    "api_keys": Target(_api_keys, _API_KEYS, errors=(InvalidInput,)),
     "request_typed": Target(_typed, _json(*_USUAL), errors=(NotUsual,)),
     "decide_reply": Target(_decide_reply, _REPLIES, text=False),
     "settle_reply": Target(

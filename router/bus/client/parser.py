@@ -21,8 +21,12 @@ if TYPE_CHECKING:
 Direct = Callable[[bytes, bytes, bytes, bytes | None], None]
 """`(subject, reply or b"", payload, raw header block or None)`; called by the event loop, so it must not block."""
 
-MOST_AT_ONCE = 64
-"""Direct messages in one turn of the event loop; then timers run, and queued commands are written."""
+MOST_AT_ONCE = 256
+"""Direct messages in one turn of the event loop; then timers run, and queued commands are written.
+
+More than a call of the store decides (ROUTER_BATCH_MAX_ROWS): a pod must read faster than it decides. Otherwise
+requests wait in its socket, where nobody sheds them: with 64, a flood delayed all callers by a second or two.
+"""
 _CRLF = b"\r\n"
 _M, _H = b"MH"
 _MAX_MESSAGE_BYTES = 128 << 20  # twice the largest setting of a server; more is not NATS
