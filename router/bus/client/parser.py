@@ -24,8 +24,9 @@ Direct = Callable[[bytes, bytes, bytes, bytes | None], None]
 MOST_AT_ONCE = 256
 """Direct messages in one turn of the event loop; then timers run, and queued commands are written.
 
-More than a call of the store decides (ROUTER_BATCH_MAX_ROWS): a pod must read faster than it decides. Otherwise
-requests wait in its socket, where nobody sheds them: with 64, a flood delayed all callers by a second or two.
+As many as a call of the store decides at most (ROUTER_BATCH_MAX_ROWS), and a call takes two turns at least: a pod must
+read faster than it decides. Otherwise requests wait in its socket, where nobody sheds them: with 64, a flood delayed all
+callers by a second or two.
 """
 _CRLF = b"\r\n"
 _M, _H = b"MH"

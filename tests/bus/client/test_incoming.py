@@ -19,6 +19,7 @@ from router.bus.client.fast import FastClient
 from router.bus.client.incoming import Incoming
 from router.bus.client.options import BusOptions
 from router.bus.client.parser import MOST_AT_ONCE, FastParser
+from router.settings import Settings
 from tests.bus.conftest import Heard
 from tests.certificates import Authority
 from tests.servers import NatsProcess
@@ -454,3 +455,8 @@ async def test_a_flood_of_a_real_server(
         await receiver.close()
         await sender.close()
         await asyncio.to_thread(server.stop)
+
+
+def test_a_pod_reads_faster_than_it_decides() -> None:
+    """A call takes two turns of the loop at least. Else a flood waits in the socket, where nobody can refuse it."""
+    assert Settings().batch_max_rows <= MOST_AT_ONCE
