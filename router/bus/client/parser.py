@@ -25,8 +25,8 @@ MOST_AT_ONCE = 256
 """Direct messages in one turn of the event loop; then timers run, and queued commands are written.
 
 As many as a call of the store decides at most (ROUTER_BATCH_MAX_ROWS), and a call takes two turns at least: a pod must
-read faster than it decides. Otherwise requests wait in its socket, where nobody sheds them: with 64, a flood delayed all
-callers by a second or two.
+read faster than it decides. Otherwise requests wait in its socket, where nobody sheds them: with 64, a flood delayed
+all callers by a second or two.
 """
 _CRLF = b"\r\n"
 _M, _H = b"MH"
