@@ -39,6 +39,7 @@ class UnknownTenants:
         self._dropped = telemetry.audit_unknown.labels("dropped")
         self._every_s = every_s
         self._waiting: dict[tuple[str, str, Code], _Waiting] = {}
+        self._writing = asyncio.Lock()
 
     def refused(self, request: DecideRequest, refused: Refused) -> None:
         """Count a refusal. Never raises."""
@@ -58,7 +59,11 @@ class UnknownTenants:
             await self.flush()
 
     async def flush(self) -> None:
-        """Write the counts; if the store does not answer, they are kept."""
+        """Write the counts; if the store does not answer, they are kept. One at a time: none is written twice."""
+        async with self._writing:
+            await self._flush()
+
+    async def _flush(self) -> None:
         if not self._waiting:
             return
         written = {kind: w.count for kind, w in self._waiting.items()}
