@@ -53,7 +53,7 @@ class TaskRoutes:
         wait_s = wait_of(headers.get("prefer", ""))
         if not wait_s:
             return _located(await self._decide.decide(asker, headers, _bytes(body)))
-        options = body.setdefault("options", {})
+        options = body["options"] = {} if body.get("options") is None else body["options"]
         if isinstance(options, dict) and options.get("result_subject") is not None:
             return _invalid("options.result_subject", "cannot go with wait", "leave one of the two out")
         subject, final = self._finals.expect()

@@ -53,9 +53,11 @@ class Connections:
         self._since.pop(connection, None)
         self._served.discard(connection)
 
-    def cut_late(self) -> None:
-        """Close the connections that have waited longer than `timeout_s`. Call about once a second."""
-        latest = self._clock() - self._timeout_s
+    def cut_late(self, timeout_s: float | None = None) -> None:
+        """Close the connections that have waited longer than `timeout_s`, by default the one of the port. Call about
+        once a second.
+        """
+        latest = self._clock() - (self._timeout_s if timeout_s is None else timeout_s)
         while self._since:
             connection, since = next(iter(self._since.items()))
             if since > latest:

@@ -22,6 +22,8 @@ from router.edge.http.protocol import BoundedProtocol
 from router.telemetry import Event
 
 _BACKLOG = 256
+_LAST_BYTES_S = 1.0
+"""How long a request may still take to arrive, once the port closes."""
 
 log = logging.getLogger("router.http")
 
@@ -110,6 +112,10 @@ class HttpServer:
         """Stop listening, let requests end for the time given, and close every connection; idempotent."""
         if self._server is not None and self._serving is not None:
             self._server.should_exit = True
+            # uvicorn would wait for the rest of a request, however long its client takes.
+            while not self._serving.done():
+                self._server.cut_late(_LAST_BYTES_S)
+                await asyncio.wait([self._serving], timeout=0.1)
             await asyncio.gather(self._serving, return_exceptions=True)
             self._server = self._serving = None
 
@@ -125,6 +131,10 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Install no signal handlers."""
         yield
+
+    def cut_late(self, timeout_s: float) -> None:
+        """Cut connections that have waited for so long."""
+        self._connections.cut_late(timeout_s)
 
     async def on_tick(self, counter: int) -> bool:
         """Cut connections that have waited too long; uvicorn calls it ten times a second."""

@@ -606,3 +606,32 @@ async def test_an_unknown_task_is_not_found() -> None:
             house.tasks = [*tasks]
             assert (await client.ask("GET", f"/v1/tasks/{ID}", authorization=key)).status == 404
         assert (await client.ask("GET", "/v1/tasks/xyz", authorization=key)).status == 400
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"POST /v1/decide HTTP/1.1\r\nHost: x",
+        b"POST /v1/decide HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\n{",
+        b"POST /v1/decide HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{",
+    ],
+)
+async def test_half_a_request_does_not_hold_up_the_end(sent: bytes) -> None:
+    """It was not accepted. The requests that were have the time."""
+    house = House(askers=Anybody([]))
+    server = HttpServer(house.door, graceful_s=60)
+    async with await HttpClient.to(await server.start("127.0.0.1", 0)) as client:
+        client.writer.write(sent)
+        await client.writer.drain()
+        async with await HttpClient.to(client.writer.get_extra_info("peername")[1]) as other:
+            await other.ask("GET", "/")  # the server has read the first one, too
+        await asyncio.wait_for(server.stop(), 20)
+
+
+@pytest.mark.parametrize("options", [None, {}, {"result_subject": None}])
+async def test_no_options_are_no_reason_to_wait_in_vain(options: object) -> None:
+    """Null counts as absent, as everywhere in a request."""
+    house = House(TASK)
+    house.final = FINAL
+    assert (await house.post("one", BODY | {"options": options}, "/v1/tasks", prefer="wait=5")).body == FINAL
+    assert orjson.loads(house.seen[0][0])["options"] == {"result_subject": "_INBOX.x.1"}
