@@ -110,7 +110,7 @@ class ApiParts:
             self._tls_read = tls
 
     def _failed(self, why: str) -> None:
-        kept = "the keys read before stay in use: " if self._listens else ""
+        kept = "what was read before stays in use: " if self._listens else ""
         self._readiness.degrade(Degradable.API, kept + why)
         if (suppressed := self._throttle.due(why)) is not None:
             state = "keeps its old files" if self._listens else "is not open"

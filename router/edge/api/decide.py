@@ -7,8 +7,8 @@ import msgspec
 from msgspec import Struct
 
 from router.domain.api_key import Asker
-from router.domain.decide.decision import Code, Intake, Refused
-from router.edge.api.messages import Reply, refused, reply_of, request_headers
+from router.domain.decide.decision import Code, Refused
+from router.edge.api.messages import Reply, invalid, refused, reply_of, request_headers
 from router.wire.problems import Problems
 from router.wire.reply import encode
 from router.wire.request.peek import peek_tenant
@@ -49,12 +49,12 @@ class DecideRoutes:
         try:
             requests = _decode_batch(data).requests
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as fault:
-            return _invalid("", f"is not a batch: {fault}", 'send {"requests": [request, …]}')
+            return invalid("", f"is not a batch: {fault}", 'send {"requests": [request, …]}')
         if not 1 <= len(requests) <= MAX_BATCH:
-            return _invalid("requests", f"has {len(requests):,} entries", f"send 1 to {MAX_BATCH}")
+            return invalid("requests", f"has {len(requests):,} entries", f"send 1 to {MAX_BATCH}")
         shared = request_headers(headers)
         if shared is not None and "idempotency-key" in shared:
-            return _invalid("header idempotency-key", "stands for one request", "put idempotency_key into each request")
+            return invalid("header idempotency-key", "stands for one request", "put idempotency_key into each request")
         answers = await asyncio.gather(*(self._answer(asker, shared, bytes(request)) for request in requests))
         return Reply(200, b'{"replies":[' + b",".join(body for body, _ in answers) + b"]}")
 
@@ -93,9 +93,3 @@ def bound_tenant(asker: Asker, data: bytes, headers: Mapping[str, str] | None) -
     problems = Problems()
     problems.add("tenant_id", message="is missing or unreadable", hint="name a tenant: this key has several")
     return problems.rejected().refused
-
-
-def _invalid(path: str, message: str, hint: str) -> Reply:
-    problems = Problems()
-    problems.add(path, message=message, hint=hint, intake=Intake.SCHEMA_VALIDATION_FAILED)
-    return refused(problems.rejected().refused)

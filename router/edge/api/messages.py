@@ -9,6 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from router.domain.decide.decision import Code, Refused
 from router.wire.codes import NUMBERS
+from router.wire.problems import Problems
 from router.wire.reply import encode
 
 MAX_BODY_BYTES = 1 << 20
@@ -126,6 +127,13 @@ def refused(refusal: Refused, status: int | None = None) -> Reply:
     """Make the reply of a refusal; its status is that of the code unless it is given."""
     reply = _refusal(encode(refusal, request_id=None, trace_id=None))
     return Reply(status or reply.status, reply.body, reply.headers)
+
+
+def invalid(path: str, message: str, hint: str) -> Reply:
+    """Make the reply that refuses a field: what is wrong with it, and what to send."""
+    problems = Problems()
+    problems.add(path, message=message, hint=hint)
+    return refused(problems.rejected().refused)
 
 
 def _refusal(body: bytes) -> Reply:

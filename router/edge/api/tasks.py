@@ -18,10 +18,9 @@ from router.domain.ids import to_text
 from router.domain.tasks.task import TaskRecord, Unreadable
 from router.edge.api.decide import DecideRoutes
 from router.edge.api.decisions import tenant_of
-from router.edge.api.messages import Reply, refused
+from router.edge.api.messages import Reply, invalid, refused
 from router.errors import StoreError
 from router.ports.finals import FinalInbox
-from router.wire.problems import Problems
 from router.wire.request.protobuf import is_protobuf
 
 MAX_WAIT_S = 60
@@ -43,19 +42,19 @@ class TaskRoutes:
     async def push(self, asker: Asker, headers: Mapping[str, str], data: bytes) -> Reply:
         """Push one task, and wait for its end if the client prefers that."""
         if is_protobuf(headers.get("content-type")):
-            return _invalid("", "is protobuf", "send JSON, or push over NATS")
+            return invalid("", "is protobuf", "send JSON, or push over NATS")
         body = _object(data)
         if isinstance(body, Reply):
             return body
         if body.get("push_assignment") not in _PUSHED:
-            return _invalid("push_assignment", "is false", "leave it out, or ask POST /v1/decide")
+            return invalid("push_assignment", "is false", "leave it out, or ask POST /v1/decide")
         body["push_assignment"] = True
         wait_s = wait_of(headers.get("prefer", ""))
         if not wait_s:
             return _located(await self._decide.decide(asker, headers, _bytes(body)))
         options = body["options"] = {} if body.get("options") is None else body["options"]
         if isinstance(options, dict) and options.get("result_subject") is not None:
-            return _invalid("options.result_subject", "cannot go with wait", "leave one of the two out")
+            return invalid("options.result_subject", "cannot go with wait", "leave one of the two out")
         subject, final = self._finals.expect()
         try:
             if isinstance(options, dict):
@@ -75,7 +74,7 @@ class TaskRoutes:
         try:
             raw = UUID(task).bytes
         except ValueError:
-            return _invalid("task_id", "is not a UUID", "send the UUID exactly as this router returned it")
+            return invalid("task_id", "is not a UUID", "send the UUID exactly as this router returned it")
         try:
             (record,) = await self._records([raw])
         except StoreError:
@@ -126,15 +125,9 @@ def _object(data: bytes) -> "dict[str, object] | Reply":
     try:
         body = json.loads(data)
     except (ValueError, RecursionError):
-        return _invalid("", "is not JSON", "send one JSON object in UTF-8")
-    return body if isinstance(body, dict) else _invalid("", "is not an object", "send one JSON object")
+        return invalid("", "is not JSON", "send one JSON object in UTF-8")
+    return body if isinstance(body, dict) else invalid("", "is not an object", "send one JSON object")
 
 
 def _bytes(body: "dict[str, object]") -> bytes:
     return json.dumps(body, separators=(",", ":")).encode()
-
-
-def _invalid(path: str, message: str, hint: str) -> Reply:
-    problems = Problems()
-    problems.add(path, message=message, hint=hint)
-    return refused(problems.rejected().refused)
